@@ -1,0 +1,265 @@
+#include "core/central_cache.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <bit>
+
+namespace minitc {
+
+void CentralCache::init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap) {
+  cls_ = cls;
+  arena_ = &arena;
+  map_ = &map;
+  heap_ = &heap;
+}
+
+std::size_t CentralCache::refill(void** out, std::size_t count) {
+  std::size_t from_store;
+  std::size_t n;
+  {
+    const LockGuard guard(lock_);
+    from_store = std::min(count, stored_);
+    stored_ -= from_store;
+    void* const* const store = store_.load(std::memory_order_relaxed);
+    if (from_store != 0) memcpy(out, store + stored_, from_store * sizeof(void*));
+    n = from_store;
+    while (n < count && occupied_ != 0) {
+      Span* const fullest = lists_[std::countr_zero(occupied_)].front();
+      n += carve_locked(fullest, out + n, count - n);
+    }
+  }
+  while (n < count) {
+    Span* const span = new_span();
+    if (span == nullptr) break;
+    const LockGuard guard(lock_);
+    ++spans_;
+    free_objects_ += span->free_count;
+    n += carve_locked(span, out + n, count - n);
+  }
+  dismiss(out, from_store);
+  return n;
+}
+
+void CentralCache::spill(void* const* objects, std::size_t count, Caller caller) {
+  admit(objects, count, caller);
+  void** store = store_.load(std::memory_order_acquire);
+  if (store == nullptr) store = make_store();
+  SpanList empties;
+  {
+    const LockGuard guard(lock_);
+    if (store != nullptr && stored_ + count <= store_capacity()) {
+      memcpy(store + stored_, objects, count * sizeof(void*));
+      stored_ += count;
+      return;
+    }
+    send_home_locked(objects, count, empties);
+  }
+  delete_spans(empties);
+}
+
+void CentralCache::trim() {
+  SpanList empties;
+  {
+    const LockGuard guard(lock_);
+    send_home_locked(store_.load(std::memory_order_relaxed), stored_, empties);
+    stored_ = 0;
+  }
+  delete_spans(empties);
+}
+
+Finding CentralCache::find(const void* ptr) const {
+  const Place place = place_of(ptr);
+  if (place.finding.verdict != Verdict::kLive) return place.finding;
+  const std::uint64_t home = place.span->home_word(place.index).load(std::memory_order_relaxed);
+  if ((home & Span::mask_of(place.index)) != 0) return {Verdict::kFreed};
+  return place.finding;
+}
+
+CentralStats CentralCache::stats() {
+  const LockGuard guard(lock_);
+  return {.spans = spans_,
+          .objects = spans_ * size_class().objects,
+          .free = free_objects_,
+          .stored = stored_};
+}
+
+// Decides by the pointer's place alone; whether the object is home is not looked at.
+CentralCache::Place CentralCache::place_of(const void* ptr) const {
+  Span* const span = map_->span_at(PageId::of(ptr));
+  if (span == nullptr || span->state != SpanState::kSmall || span->cls != cls_) {
+    return {nullptr, 0, {Verdict::kStale}};
+  }
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
+  const std::size_t index = object_index(size_class(), address - span->start.address());
+  if (index >= size_class().objects) return {nullptr, 0, {Verdict::kForeign}};
+  const std::uintptr_t start = span->start.address() + index * size_class().bytes;
+  const Verdict verdict = start == address ? Verdict::kLive : Verdict::kInterior;
+  return {span, index, {verdict, start, size_class().bytes}};
+}
+
+// Checks each pointer and marks its object as home.
+void CentralCache::admit(void* const* objects, std::size_t count, Caller caller) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const Place place = place_of(objects[i]);
+    if (place.finding.verdict != Verdict::kLive) [[unlikely]] {
+      die_of_bad_pointer(caller, objects[i], place.finding);
+    }
+    const std::uint64_t mask = Span::mask_of(place.index);
+    // I7
+    if ((place.span->home_word(place.index).fetch_or(mask, std::memory_order_relaxed) & mask) != 0)
+        [[unlikely]] {
+      die_of_bad_pointer(caller, objects[i], {Verdict::kFreed});
+    }
+  }
+}
+
+// Marks objects that were in the store as away.
+void CentralCache::dismiss(void* const* objects, std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const Place place = place_of(objects[i]);
+    MINITC_ASSERT(place.finding.verdict == Verdict::kLive);  // I7
+    place.span->home_word(place.index)
+        .fetch_and(~Span::mask_of(place.index), std::memory_order_relaxed);
+  }
+}
+
+// A span with all its objects free, in no list.
+Span* CentralCache::new_span() {
+  Span* const span = heap_->acquire_small(cls_);
+  if (span == nullptr) return nullptr;
+  const std::size_t words = span->words();
+  span->bits = span->own_bits;
+  if (words > 1) {
+    span->bits = static_cast<std::uint64_t*>(
+        arena_->allocate_block(MetadataArena::shift_of(2 * words * sizeof(std::uint64_t))));
+    if (span->bits == nullptr) {
+      heap_->release_small(span);
+      return nullptr;
+    }
+  }
+  const std::size_t objects = size_class().objects;
+  for (std::size_t word = 0; word < words; ++word) {
+    const std::size_t rest = objects - word * 64;
+    const std::uint64_t all = rest >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << rest) - 1;
+    span->bits[word] = span->bits[words + word] = all;
+  }
+  span->free_count = static_cast<std::uint32_t>(objects);
+  return span;
+}
+
+void CentralCache::delete_spans(SpanList& empties) {
+  while (!empties.empty()) {
+    Span* const span = empties.front();
+    empties.remove(span);
+    if (span->bits != span->own_bits) {
+      arena_->deallocate_block(
+          span->bits, MetadataArena::shift_of(2 * span->words() * sizeof(std::uint64_t)));
+    }
+    span->bits = nullptr;
+    heap_->release_small(span);
+  }
+}
+
+// The store, or null if there is no memory for it. Outside the lock, since the arena may have to ask
+// the OS; of two threads that make one, one gives its own up.
+void** CentralCache::make_store() {
+  const unsigned shift = MetadataArena::shift_of(store_capacity() * sizeof(void*));
+  void** const made = static_cast<void**>(arena_->allocate_block(shift));
+  if (made == nullptr) return nullptr;
+  void** first = nullptr;
+  if (store_.compare_exchange_strong(first, made, std::memory_order_acq_rel)) return made;
+  arena_->deallocate_block(made, shift);
+  return first;
+}
+
+// --- Under the lock ----------------------------------------------------------------------------
+
+// Moves the span to the list that fits; spans with none or all of their objects free are in none.
+void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
+  const auto list_of = [this](std::size_t free) {
+    return free == 0 || free == size_class().objects ? 0 : std::bit_width(free);
+  };
+  const auto from = list_of(span->free_count);
+  const auto to = list_of(count);
+  free_objects_ += count - span->free_count;
+  span->free_count = static_cast<std::uint32_t>(count);
+  if (from == to) return;
+  if (from != 0) {
+    lists_[from].remove(span);
+    if (lists_[from].empty()) occupied_ &= ~(1U << from);
+  }
+  if (to != 0) {
+    lists_[to].push(span);
+    occupied_ |= 1U << to;
+  }
+}
+
+// Takes up to `count` objects out of the span, the lowest first. They are put down in falling order,
+// since a stack hands out the last first.
+std::size_t CentralCache::carve_locked(Span* span, void** out, std::size_t count) {
+  const std::size_t taken = std::min<std::size_t>(count, span->free_count);
+  std::size_t left = taken;
+  for (std::size_t base = 0; left != 0; base += 64) {
+    std::uint64_t& word = span->free_word(base);
+    std::uint64_t mask = 0;
+    for (; word != 0 && left != 0; word &= word - 1) {
+      const std::size_t bit = static_cast<std::size_t>(std::countr_zero(word));
+      mask |= Span::mask_of(bit);
+      out[--left] = span->start.ptr() + (base + bit) * size_class().bytes;
+    }
+    if (mask != 0) span->home_word(base).fetch_and(~mask, std::memory_order_relaxed);
+  }
+  change_free_count_locked(span, span->free_count - taken);
+  return taken;
+}
+
+// Puts objects that are home, but in no span, into their spans. Spans that are then all free go to
+// `empties`.
+void CentralCache::send_home_locked(void* const* objects, std::size_t count, SpanList& empties) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const Place place = place_of(objects[i]);
+    Span* const span = place.span;
+    std::uint64_t& word = span->free_word(place.index);
+    MINITC_ASSERT((word & Span::mask_of(place.index)) == 0);  // I7
+    word |= Span::mask_of(place.index);
+    change_free_count_locked(span, span->free_count + 1);
+    if (span->free_count == size_class().objects) {
+      --spans_;
+      free_objects_ -= span->free_count;
+      empties.push(span);
+    }
+  }
+}
+
+// --- Self-check --------------------------------------------------------------------------------
+
+void CentralCache::check() {
+  const LockGuard guard(lock_);
+  void* const* const store = store_.load(std::memory_order_relaxed);
+  for (std::size_t i = 0; i < stored_; ++i) {
+    const Place place = place_of(store[i]);
+    MINITC_CHECK(place.finding.verdict == Verdict::kLive);  // I7
+    const std::uint64_t mask = Span::mask_of(place.index);
+    MINITC_CHECK((place.span->home_word(place.index) & mask) != 0);  // I7
+    MINITC_CHECK((place.span->free_word(place.index) & mask) == 0);  // I7
+  }
+  std::size_t free = 0;
+  for (std::size_t list = 0; list < kLists; ++list) {
+    MINITC_CHECK(lists_[list].empty() == ((occupied_ >> list & 1) == 0));  // I8
+    for (Span* span = lists_[list].front(); span != nullptr; span = span->next) {
+      std::size_t count = 0;
+      for (std::size_t base = 0; base < size_class().objects; base += 64) {
+        const std::uint64_t word = span->free_word(base);
+        MINITC_CHECK((word & ~span->home_word(base).load(std::memory_order_relaxed)) == 0);  // I7
+        count += static_cast<std::size_t>(std::popcount(word));
+      }
+      MINITC_CHECK(count == span->free_count);                             // I8
+      MINITC_CHECK(static_cast<std::size_t>(std::bit_width(count)) == list);  // I8
+      free += count;
+    }
+  }
+  MINITC_CHECK(free == free_objects_);  // I8
+}
+
+}  // namespace minitc

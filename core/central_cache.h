@@ -1,0 +1,101 @@
+// Tier 2: the free objects of one size class, shared by all threads.
+//
+// Objects come and go as arrays of pointers. A batch that a thread spills is kept as it is in the
+// store, if there is room, for the next thread that refills; otherwise its objects go home into
+// their spans. Objects are never touched: which are free is in the spans' bitmaps.
+//
+// Thread safety: all public methods may be called from any thread. The lock guards the store and the
+// spans' lists and `free` bits; under it no system call is made. A span's `home` bits are atomic and
+// are changed outside the lock, by the thread that has the objects in hand.
+//
+// Invariants: I7  Every object of a small span is in exactly one place: with the program or a thread
+//                 (home 0, free 0), in the store (home 1, free 0), in its span (home 1, free 1).
+//             I8  A span's free_count is the number of its free bits; a span with some and not all
+//                 objects free is in the list for that many, any other in none.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/bad_pointer.h"
+#include "core/base.h"
+#include "core/lock.h"
+#include "core/metadata_arena.h"
+#include "core/page_heap.h"
+#include "core/page_map.h"
+#include "core/size_class.h"
+#include "core/span.h"
+
+namespace minitc {
+
+// Of one class, in objects but for `spans`, taken at one moment.
+struct CentralStats {
+  std::size_t spans;
+  std::size_t objects;  // in all spans
+  std::size_t free;     // in spans
+  std::size_t stored;   // in the store
+};
+
+class alignas(64) CentralCache {
+ public:
+  constexpr CentralCache() = default;
+  void init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap);
+
+  // Puts up to `count` (at least 1) objects into `out` and returns how many; 0 if the OS refuses.
+  std::size_t refill(void** out, std::size_t count) MINITC_EXCLUDES(lock_);
+  // Takes `count` pointers back. Dies, naming `caller`, if one is not an object of this class that
+  // is away from home.
+  void spill(void* const* objects, std::size_t count, Caller caller) MINITC_EXCLUDES(lock_);
+
+  // Where in this class's span `ptr` points; its page is one of this class.
+  Finding find(const void* ptr) const;
+  // Sends the store's objects home.
+  void trim() MINITC_EXCLUDES(lock_);
+  CentralStats stats() MINITC_EXCLUDES(lock_);
+  // Dies if an invariant does not hold. Slow.
+  void check() MINITC_EXCLUDES(lock_);
+
+  RankedLock<LockRank::kCentral>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
+
+ private:
+  // Lists by the bit width of the number of free objects: the fullest spans are in the first.
+  static constexpr std::size_t kLists = 12;
+  static_assert(kPageBytes / kGrain < std::size_t{1} << (kLists - 1));
+
+  struct Place {  // of a pointer in a span; `finding` tells if the rest is valid
+    Span* span;
+    std::size_t index;
+    Finding finding;
+  };
+
+  const SizeClass& size_class() const { return kSizeClasses[cls_]; }
+  Place place_of(const void* ptr) const;
+  void admit(void* const* objects, std::size_t count, Caller caller);
+  void dismiss(void* const* objects, std::size_t count);
+  Span* new_span() MINITC_EXCLUDES(lock_);
+  void delete_spans(SpanList& empties) MINITC_EXCLUDES(lock_);
+  void** make_store() MINITC_EXCLUDES(lock_);
+  void change_free_count_locked(Span* span, std::size_t count) MINITC_REQUIRES(lock_);
+  std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
+  void send_home_locked(void* const* objects, std::size_t count, SpanList& empties)
+      MINITC_REQUIRES(lock_);
+  std::size_t store_capacity() const { return 2 * std::size_t{size_class().batch}; }
+
+  RankedLock<LockRank::kCentral> lock_;
+
+  // Constant after init.
+  unsigned cls_ = 0;
+  MetadataArena* arena_ = nullptr;
+  PageMap* map_ = nullptr;
+  PageHeap* heap_ = nullptr;
+
+  std::atomic<void**> store_{nullptr};  // made at the first spill; what it points to is guarded
+  std::size_t stored_ MINITC_GUARDED_BY(lock_) = 0;
+  SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);  // [w]: spans whose free_count has width w
+  std::uint32_t occupied_ MINITC_GUARDED_BY(lock_) = 0;  // bit w: lists_[w] is not empty
+  std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
+  std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;
+};
+
+}  // namespace minitc

@@ -1,0 +1,77 @@
+// Limits and tuning constants. Each has its unit and its reason; checks stand below the numbers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace minitc {
+
+// --- Sizes -------------------------------------------------------------------------------------
+
+// The page heap's unit, in bytes. 8 KiB: a span of it holds enough small objects to pay for its
+// metadata, and rounding a large block to it wastes at most 3 % (kMaxSmall is 32 pages).
+inline constexpr std::size_t kPageShift = 13;
+inline constexpr std::size_t kPageBytes = std::size_t{1} << kPageShift;
+
+// Largest request, in bytes, that is served by a size class.
+inline constexpr std::size_t kMaxSmall = 256 * 1024;
+
+// The request size is looked up in steps of this many bytes.
+inline constexpr std::size_t kGrainShift = 3;
+inline constexpr std::size_t kGrain = std::size_t{1} << kGrainShift;
+
+// Alignment, in bytes, of every result of 9 bytes or more (what the x86-64 and AArch64 ABIs want).
+inline constexpr std::size_t kMinAlign = 16;
+
+// --- Address space -----------------------------------------------------------------------------
+
+// User addresses that the page map covers. Linux hands out higher ones only on request.
+inline constexpr std::size_t kAddressBits = 48;
+// log2 of the pages one leaf of the page map describes: 2 GiB of addresses, 2.25 MiB of map, of
+// which only what is used becomes resident.
+inline constexpr std::size_t kLeafShift = 18;
+
+// --- Thread caches -----------------------------------------------------------------------------
+
+// One size class of one thread: at most this many objects and this many bytes, but at least two
+// objects, so that a malloc/free pair of a big class stays in the thread.
+inline constexpr std::size_t kMaxCachedObjects = 2048;
+inline constexpr std::size_t kMaxCachedBytes = 256 * 1024;
+inline constexpr std::size_t kMinCachedObjects = 2;
+// First capacity of a class in a thread: a short-lived thread wants a few objects of many classes.
+inline constexpr std::size_t kFirstCachedObjects = 4;
+// Objects that move between tiers at a time, at most.
+inline constexpr std::size_t kMaxBatch = 512;
+// Refills and spills of one thread between two looks at what it no longer uses.
+inline constexpr std::uint32_t kScavengePeriod = 128;
+
+// --- Page heap ---------------------------------------------------------------------------------
+
+// Runs shorter than this many pages are kept in exact bins, the others in an ordered tree.
+inline constexpr std::size_t kBins = 128;
+// Smallest and largest step, in pages, in which the heap asks the OS for address space; between
+// them an eighth of what it has.
+inline constexpr std::size_t kMinChunkPages = 128;
+inline constexpr std::size_t kMaxChunkPages = 8192;
+// Free pages that stay committed, in bytes: this much or an eighth of the live heap.
+inline constexpr std::size_t kMinFreeBound = 32 * 1024 * 1024;
+inline constexpr std::size_t kFreeBoundShift = 3;
+// After the OS refused a decommit, this many releases go by before it is asked again.
+inline constexpr std::uint32_t kDecommitPause = 64;
+// A block of at least this many bytes that outgrows its place has its pages moved by mremap; a
+// smaller one is copied, which is cheaper than the system call and the faults (docs/decisions.md).
+inline constexpr std::size_t kMoveBytes = 512 * 1024;
+// Each move may split a kernel mapping, of which a process has 65,530 by default.
+inline constexpr std::size_t kMaxMoves = 16384;
+
+// --- Metadata ----------------------------------------------------------------------------------
+
+inline constexpr std::size_t kMetadataChunkBytes = 128 * 1024;
+
+static_assert(kMaxSmall % kPageBytes == 0);
+static_assert(kMaxCachedObjects >= kMaxBatch && kMaxBatch >= 1);
+static_assert(kFirstCachedObjects >= kMinCachedObjects);
+static_assert(kMinChunkPages <= kMaxChunkPages && kMinChunkPages * kPageBytes >= kMaxSmall);
+static_assert(sizeof(void*) == 8, "the page map and the size of requests assume 64 bits");
+
+}  // namespace minitc

@@ -1,0 +1,36 @@
+#include "core/fork.h"
+
+namespace minitc {
+
+// In the order of the ranks; the central locks, which are of one rank, by class.
+void ForkHold::prepare(Heap& heap) {
+  heap.threads_lock_.lock_for_fork();
+  for (CentralCache& central : heap.central_) central.lock().lock_for_fork();
+  heap.pages_.lock().lock_for_fork();
+  heap.arena_.lock().lock_for_fork();
+}
+
+void ForkHold::release(Heap& heap) {
+  heap.arena_.lock().unlock_after_fork();
+  heap.pages_.lock().unlock_after_fork();
+  for (CentralCache& central : heap.central_) central.lock().unlock_after_fork();
+  heap.threads_lock_.unlock_after_fork();
+}
+
+void ForkHold::parent(Heap& heap) { release(heap); }
+
+void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  const bool has_cache = t_cache != &g_no_cache && t_cache != &g_cache_gone;
+  ThreadCache* const own = has_cache ? t_cache : nullptr;
+  std::size_t held = 0;
+  if (own != nullptr) {
+    own->prev = own->next = nullptr;
+    held = own->capacity_bytes();
+  }
+  heap.threads_ = own;
+  heap.share_.budget_bytes.store(heap.cache_total_bytes_ -
+                                 static_cast<std::ptrdiff_t>(held));  // I10
+  release(heap);
+}
+
+}  // namespace minitc

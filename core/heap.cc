@@ -1,0 +1,191 @@
+#include "core/heap.h"
+
+#include <string.h>
+
+#include <algorithm>
+
+namespace minitc {
+
+constinit ThreadCache g_no_cache;
+constinit ThreadCache g_cache_gone;
+constinit thread_local ThreadCache* t_cache = &g_no_cache;
+constinit Heap g_heap;
+
+bool Heap::init(const Os& os, const Options& options) {
+  os_ = os;
+  arena_.init(os_);
+  map_.init(os_);
+  pages_.init(os_, arena_, map_, options.free_bound);
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].init(cls, arena_, map_, pages_);
+  share_.arena = &arena_;
+  share_.central = central_;
+  cache_total_bytes_ = static_cast<std::ptrdiff_t>(options.thread_cache_total);
+  share_.budget_bytes.store(cache_total_bytes_);
+  const auto at_thread_exit = [](void* heap) { static_cast<Heap*>(heap)->retire_cache(); };
+  const bool key_made = pthread_key_create(&exit_key_, at_thread_exit) == 0;
+  use_caches_ = key_made && options.check_free == 0;
+  return key_made;
+}
+
+// --- Allocation --------------------------------------------------------------------------------
+
+void* Heap::allocate_slow(std::size_t bytes) {
+  if (bytes == 0) bytes = 1;
+  if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/false);
+  const unsigned cls = class_of(bytes);
+  if (ThreadCache* const cache = own_cache(); cache != nullptr) {
+    return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
+  }
+  void* object = nullptr;
+  return central_[cls].refill(&object, 1) == 0 ? nullptr : object;
+}
+
+void* Heap::allocate_aligned(std::size_t bytes, std::size_t alignment) {
+  const unsigned cls = aligned_class_of(bytes, alignment);
+  if (cls != 0) return allocate(kSizeClasses[cls].bytes);
+  const PageCount pages = PageCount::of_bytes(alignment);
+  return allocate_large(std::max(bytes, std::size_t{1}), pages, /*zeroed=*/false);
+}
+
+void* Heap::allocate_zeroed(std::size_t bytes) {
+  if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/true);
+  void* const object = allocate(bytes);
+  return object == nullptr ? nullptr : memset(object, 0, bytes);
+}
+
+void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) {
+  if (bytes > PTRDIFF_MAX || alignment.bytes() > PTRDIFF_MAX - bytes) return nullptr;
+  Span* const span = pages_.acquire_large(PageCount::of_bytes(bytes), alignment);
+  if (span == nullptr) return nullptr;
+  void* const object = span->start.ptr();
+  if (zeroed && !span->zero) memset(object, 0, bytes);
+  return object;
+}
+
+// --- Deallocation ------------------------------------------------------------------------------
+
+// Never makes a cache: a thread that only frees may be past the point where its end is noticed.
+void Heap::deallocate_slow(void* ptr) {
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
+  if (address == 0) return;
+  const unsigned cls = map_.covers(address) ? map_.class_at(address) : 0;
+  if (cls == 0) {
+    const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
+    if (finding.verdict != Verdict::kLive) die_of_bad_pointer(Caller::kFree, ptr, finding);
+  } else if (t_cache == &g_no_cache || t_cache == &g_cache_gone) {
+    central_[cls].spill(&ptr, 1, Caller::kFree);
+  } else {
+    t_cache->spill(cls, ptr);
+  }
+}
+
+// --- Resizing ----------------------------------------------------------------------------------
+
+void* Heap::resize(void* ptr, std::size_t bytes) {
+  const Finding old = find_or_die(ptr, Caller::kRealloc);
+  Span* const span = map_.span_at(PageId::of(ptr));
+  const bool is_large = span->state == SpanState::kLarge;
+  // It stays where it is if it fits and would not leave more than half (of a large one, a quarter)
+  // unused.
+  const std::size_t least = is_large ? old.bytes / 4 * 3 : old.bytes / 2;
+  if (bytes <= old.bytes && bytes >= least) return ptr;
+  if (is_large && bytes > kMaxSmall) return resize_large(span, bytes);
+
+  void* const object = allocate(bytes);
+  if (object == nullptr) return nullptr;
+  memcpy(object, ptr, std::min(old.bytes, find(object).bytes));
+  deallocate(ptr);
+  return object;
+}
+
+// Large to large: in place if the pages behind it are free, else by moving its pages, else by copying.
+void* Heap::resize_large(Span* span, std::size_t bytes) {
+  if (bytes > PTRDIFF_MAX) return nullptr;
+  const PageCount pages = PageCount::of_bytes(bytes);
+  if (pages_.resize_in_place(span, pages)) return span->start.ptr();
+  // What grew once will grow again: an eighth more address space, which costs no memory until used.
+  const PageCount roomy = pages + PageCount{pages.value / 8};
+  Span* target = pages_.acquire_large(roomy, kOnePage);
+  if (target == nullptr) target = pages_.acquire_large(pages, kOnePage);
+  if (target == nullptr) return nullptr;
+  void* const object = target->start.ptr();
+  if (span->length.bytes() < kMoveBytes || !pages_.move_pages(span, target)) {
+    memcpy(object, span->start.ptr(), std::min(span->length, target->length).bytes());
+    pages_.release_large(span->start.ptr());
+  }
+  return object;
+}
+
+std::size_t Heap::usable_size(const void* ptr) {
+  return find_or_die(ptr, Caller::kUsableSize).bytes;
+}
+
+Finding Heap::find(const void* ptr) {
+  const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
+  if (!map_.covers(address)) return {Verdict::kForeign};
+  if (const unsigned cls = map_.class_at(address); cls != 0) return central_[cls].find(ptr);
+  const Span* const span = map_.span_at(PageId::of(ptr));
+  if (span != nullptr && span->state == SpanState::kLarge && span->start.ptr() == ptr) {
+    return {Verdict::kLive, address, span->length.bytes()};
+  }
+  return pages_.find(ptr);
+}
+
+Finding Heap::find_or_die(const void* ptr, Caller caller) {
+  const Finding finding = find(ptr);
+  if (finding.verdict != Verdict::kLive) die_of_bad_pointer(caller, ptr, finding);
+  return finding;
+}
+
+// --- Threads -----------------------------------------------------------------------------------
+
+ThreadCache* Heap::own_cache() {
+  if (t_cache == &g_no_cache && use_caches_) return adopt_cache();
+  return t_cache == &g_no_cache || t_cache == &g_cache_gone ? nullptr : t_cache;
+}
+
+ThreadCache* Heap::adopt_cache() {
+  ThreadCache* const cache = arena_.create<ThreadCache>(share_);
+  if (cache == nullptr) return nullptr;
+  {
+    const LockGuard guard(threads_lock_);
+    cache->next = threads_;
+    if (threads_ != nullptr) threads_->prev = cache;
+    threads_ = cache;
+  }
+  // The call below may allocate, and finds the cache there.
+  t_cache = cache;
+  if (pthread_setspecific(exit_key_, this) != 0) {
+    retire_cache();
+    return nullptr;
+  }
+  return cache;
+}
+
+void Heap::retire_cache() {
+  ThreadCache* const cache = t_cache;
+  t_cache = &g_cache_gone;
+  if (cache == &g_no_cache || cache == &g_cache_gone) return;
+  cache->flush();
+  {
+    const LockGuard guard(threads_lock_);
+    (cache->prev != nullptr ? cache->prev->next : threads_) = cache->next;
+    if (cache->next != nullptr) cache->next->prev = cache->prev;
+  }
+  arena_.destroy(cache);
+}
+
+// --- The whole ---------------------------------------------------------------------------------
+
+std::size_t Heap::trim() {
+  if (t_cache != &g_no_cache && t_cache != &g_cache_gone) t_cache->flush();
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].trim();
+  return pages_.trim();
+}
+
+void Heap::check() {
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].check();
+  pages_.check();
+}
+
+}  // namespace minitc

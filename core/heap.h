@@ -1,0 +1,127 @@
+// The three tiers composed: what the C and C++ interfaces call.
+//
+// Thread safety: all methods may be called from any thread once init() has returned.
+//
+// The fast paths read as the specification does: find the class, find the stack, pop or push. All
+// that is odd fails one of two tests and is one tail call to a slow function:
+// - a size or an address out of bounds, and anything before init(), when both bounds are 0;
+// - a stack that is empty (full for free): also of a thread that has no cache, or not any more, and
+//   for a pointer whose page is none of small objects, since class 0 has no stack.
+#pragma once
+
+#include <pthread.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base.h"
+#include "core/bad_pointer.h"
+#include "core/central_cache.h"
+#include "core/metadata_arena.h"
+#include "core/options.h"
+#include "core/os.h"
+#include "core/page_heap.h"
+#include "core/page_map.h"
+#include "core/size_class.h"
+#include "core/thread_cache.h"
+
+namespace minitc {
+
+// The empty caches of threads that have not allocated yet, and of those that are past their exit.
+extern constinit ThreadCache g_no_cache;
+extern constinit ThreadCache g_cache_gone;
+
+// This thread's cache. Initial-exec: a load from the thread pointer. Null only before the dynamic
+// loader has set up the main thread's TLS, when the heap is not ready either.
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_cache;
+
+class Heap {
+ public:
+  constexpr Heap() = default;
+
+  // `this` must be zero-initialised. False if the system cannot give what is needed to tell when a
+  // thread ends; the heap then works without thread caches.
+  bool init(const Os& os, const Options& options);
+  // From now on the fast paths serve requests.
+  void open() { small_slots_ = kClassOfSlot.size(); }
+
+  // A new object of at least `bytes`, or what slow(bytes) returns if the fast path has none.
+  template <typename Slow>
+  MINITC_HOT void* allocate(std::size_t bytes, Slow slow) {
+    const std::size_t slot = slot_of(bytes);
+    if (slot >= small_slots_) [[unlikely]] return slow(bytes);
+    ThreadCache& cache = *t_cache;
+    const unsigned cls = kClassOfSlot[slot];
+    if (cache.is_empty(cls)) [[unlikely]] return slow(bytes);
+    return cache.pop(cls);
+  }
+  // Frees the object at `ptr`, or leaves it to slow(ptr).
+  template <typename Slow>
+  MINITC_HOT void deallocate(void* ptr, Slow slow) {
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
+    if (!map_.covers(address)) [[unlikely]] return slow(ptr);
+    const unsigned cls = map_.class_at(address);
+    ThreadCache& cache = *t_cache;
+    if (cache.is_full(cls)) [[unlikely]] return slow(ptr);
+    cache.push(cls, ptr);
+  }
+  void* allocate(std::size_t bytes) {
+    return allocate(bytes, [this](std::size_t n) { return allocate_slow(n); });
+  }
+  void deallocate(void* ptr) {
+    deallocate(ptr, [this](void* p) { deallocate_slow(p); });
+  }
+
+  // A new object of at least `bytes` (0 counts as 1); null if the OS refuses or if `bytes` is above
+  // PTRDIFF_MAX.
+  MINITC_COLD void* allocate_slow(std::size_t bytes);
+  // The same, aligned to `alignment`, a power of two.
+  void* allocate_aligned(std::size_t bytes, std::size_t alignment);
+  // The same, all zero.
+  void* allocate_zeroed(std::size_t bytes);
+  // Frees an object; dies of a bad pointer.
+  MINITC_COLD void deallocate_slow(void* ptr);
+  // The object at `ptr`, with all its bytes, moved if need be to where it has `bytes` (not 0); null,
+  // and the object unchanged, if the OS refuses. Dies of a bad pointer.
+  void* resize(void* ptr, std::size_t bytes);
+  // The bytes of the object at `ptr` that the program may use. Dies of a bad pointer.
+  std::size_t usable_size(const void* ptr);
+
+  // Gives all free memory back to the OS, but for what is in other threads' caches; bytes returned.
+  std::size_t trim();
+
+  // This thread ends: its cache goes, for good.
+  void retire_cache();
+
+  // Dies if an invariant does not hold in tiers 2 and 3. Slow.
+  void check();
+
+ private:
+  friend class ForkHold;
+  friend struct Snapshot;
+
+  // This thread's cache, made if it has none yet; null if it may have none.
+  ThreadCache* own_cache();
+  ThreadCache* adopt_cache();
+  void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
+  void* resize_large(Span* span, std::size_t bytes);
+  Finding find(const void* ptr);
+  Finding find_or_die(const void* ptr, Caller caller);
+
+  std::size_t small_slots_ = 0;  // slots that the fast path serves; 0 until open()
+  PageMap map_;
+  MetadataArena arena_;
+  PageHeap pages_;
+  CentralCache central_[kNumClasses];
+  CacheShare share_;
+  bool use_caches_ = false;
+  pthread_key_t exit_key_ = 0;
+  Os os_ = {};
+  std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
+  RankedLock<LockRank::kThreads> threads_lock_;
+  ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
+};
+
+extern constinit Heap g_heap;
+
+}  // namespace minitc

@@ -1,0 +1,36 @@
+#include "core/metadata_arena.h"
+
+namespace minitc {
+
+void* MetadataArena::allocate_block(unsigned shift) {
+  MINITC_ASSERT(shift >= kMinShift && shift <= kMaxShift);
+  const std::size_t bytes = std::size_t{1} << shift;
+  const std::size_t alignment = bytes < 64 ? bytes : 64;
+  const LockGuard guard(lock_);
+
+  if (FreeBlock* const block = free_[shift]; block != nullptr) {
+    free_[shift] = block->next;
+    return block;
+  }
+  // What alignment or a new chunk leaves behind is less than a block and is let go.
+  std::size_t skip = -reinterpret_cast<std::uintptr_t>(cursor_) & (alignment - 1);
+  if (static_cast<std::size_t>(limit_ - cursor_) < skip + bytes) {
+    char* const chunk = static_cast<char*>(os_->reserve(kMetadataChunkBytes));
+    if (chunk == nullptr) return nullptr;
+    reserved_bytes_.fetch_add(kMetadataChunkBytes, std::memory_order_relaxed);
+    cursor_ = chunk;
+    limit_ = chunk + kMetadataChunkBytes;
+    skip = 0;
+  }
+  void* const block = cursor_ + skip;
+  cursor_ += skip + bytes;
+  return block;
+}
+
+void MetadataArena::deallocate_block(void* block, unsigned shift) {
+  MINITC_ASSERT(shift >= kMinShift && shift <= kMaxShift);
+  const LockGuard guard(lock_);
+  free_[shift] = new (block) FreeBlock{free_[shift]};
+}
+
+}  // namespace minitc

@@ -1,0 +1,66 @@
+// Memory for the allocator's own data: blocks of power-of-two sizes, never from malloc.
+//
+// Thread safety: all methods may be called from any thread.
+// Blocks are cut from chunks of address space that are never given back; a freed block is kept for
+// the next request of its size.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <new>
+#include <utility>
+
+#include "core/base.h"
+#include "core/lock.h"
+#include "core/os.h"
+
+namespace minitc {
+
+class MetadataArena {
+ public:
+  static constexpr unsigned kMinShift = 4;   // 16 bytes
+  static constexpr unsigned kMaxShift = 14;  // 16 KiB: the pointers of a full thread stack
+
+  constexpr MetadataArena() = default;
+  void init(const Os& os) { os_ = &os; }
+
+  // A block of 2^shift bytes aligned to the smaller of that and 64. Contents are undefined.
+  // Null if the OS refuses.
+  void* allocate_block(unsigned shift) MINITC_EXCLUDES(lock_);
+  void deallocate_block(void* block, unsigned shift) MINITC_EXCLUDES(lock_);
+
+  template <typename T, typename... Args>
+  T* create(Args&&... args) {
+    void* const block = allocate_block(shift_of(sizeof(T)));
+    return block == nullptr ? nullptr : new (block) T(std::forward<Args>(args)...);
+  }
+  template <typename T>
+  void destroy(T* object) {
+    deallocate_block(object, shift_of(sizeof(T)));
+  }
+
+  static constexpr unsigned shift_of(std::size_t bytes) {
+    const unsigned shift = static_cast<unsigned>(std::bit_width(bytes - 1));
+    return shift < kMinShift ? kMinShift : shift;
+  }
+
+  // Bytes taken from the OS.
+  std::size_t reserved_bytes() const { return reserved_bytes_.load(std::memory_order_relaxed); }
+
+  RankedLock<LockRank::kMetadata>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
+
+ private:
+  struct FreeBlock {
+    FreeBlock* next;
+  };
+
+  RankedLock<LockRank::kMetadata> lock_;
+  const Os* os_ = nullptr;
+  char* cursor_ MINITC_GUARDED_BY(lock_) = nullptr;
+  char* limit_ MINITC_GUARDED_BY(lock_) = nullptr;
+  FreeBlock* free_[kMaxShift + 1] MINITC_GUARDED_BY(lock_) = {};
+  std::atomic<std::size_t> reserved_bytes_{0};
+};
+
+}  // namespace minitc

@@ -1,0 +1,80 @@
+#include "core/options.h"
+
+#include <string.h>
+
+namespace minitc {
+
+const OptionRow kOptionRows[kOptionCount] = {
+    {"MINITC_STATS", &Options::stats, 0, 1, false, "print a report to stderr at exit"},
+    {"MINITC_VERBOSE", &Options::verbose, 0, 1, false,
+     "print the version and the options in effect to stderr at start"},
+    {"MINITC_CHECK_FREE", &Options::check_free, 0, 1, false,
+     "no thread caches: every bad free is found at the call (slow)"},
+    {"MINITC_THREAD_CACHE_TOTAL", &Options::thread_cache_total, 0, std::size_t{1} << 40, true,
+     "most bytes that all threads together may cache"},
+    {"MINITC_FREE_BOUND", &Options::free_bound, 0, std::size_t{1} << 46, true,
+     "free bytes that stay committed; 0: 32M or an eighth of the live heap, whichever is more"},
+};
+
+namespace {
+
+constexpr char kPrefix[] = "MINITC_";
+
+// The number that `s` is, all of it; false if it is none or overflows.
+bool parse_number(const char* s, bool in_bytes, std::size_t& value) {
+  value = 0;
+  if (*s == '\0') return false;
+  for (; *s >= '0' && *s <= '9'; ++s) {
+    if (__builtin_mul_overflow(value, std::size_t{10}, &value) ||
+        __builtin_add_overflow(value, static_cast<std::size_t>(*s - '0'), &value)) {
+      return false;
+    }
+    if (s[1] == '\0') return true;
+  }
+  const char* const units = "KMG";
+  const char* const unit = *s == '\0' ? nullptr : strchr(units, *s);
+  if (!in_bytes || unit == nullptr || s[1] != '\0' || value == 0) return false;
+  const std::size_t factor = std::size_t{1} << (10 * (unit - units + 1));
+  return !__builtin_mul_overflow(value, factor, &value);
+}
+
+void parse_one(const char* variable, Options& options, void (*complain)(const Text&)) {
+  const char* const equals = strchr(variable, '=');
+  if (equals == nullptr) return;
+  const std::size_t name_length = static_cast<std::size_t>(equals - variable);
+  Text text;
+  for (const OptionRow& row : kOptionRows) {
+    if (strlen(row.name) != name_length || strncmp(variable, row.name, name_length) != 0) continue;
+    std::size_t value;
+    text << variable;
+    if (!parse_number(equals + 1, row.in_bytes, value)) {
+      text << ": not a number, ignored";
+    } else if (value < row.min || value > row.max) {
+      text << ": out of range " << row.min << ".." << row.max << ", ignored";
+    } else {
+      options.*row.field = value;
+      return;
+    }
+    return complain(text);
+  }
+  for (std::size_t i = 0; i < name_length; ++i) text << variable[i];
+  complain(text << ": unknown option, ignored");
+}
+
+}  // namespace
+
+void parse_options(const char* const* environment, Options& options,
+                   void (*complain)(const Text&)) {
+  if (environment == nullptr) return;
+  for (; *environment != nullptr; ++environment) {
+    if (strncmp(*environment, kPrefix, sizeof(kPrefix) - 1) == 0) {
+      parse_one(*environment, options, complain);
+    }
+  }
+}
+
+void describe_options(const Options& options, Text& text) {
+  for (const OptionRow& row : kOptionRows) text << ' ' << row.name << '=' << options.*row.field;
+}
+
+}  // namespace minitc

@@ -1,0 +1,40 @@
+// The options: one table of rows, one parser.
+#pragma once
+
+#include <cstddef>
+
+#include "core/base.h"
+#include "core/text.h"
+
+namespace minitc {
+
+// Constant once the heap is ready. The rows in options.cc say what each means.
+struct Options {
+  std::size_t stats = 0;
+  std::size_t verbose = 0;
+  std::size_t check_free = 0;
+  std::size_t thread_cache_total = 32 * 1024 * 1024;
+  std::size_t free_bound = 0;
+};
+
+struct OptionRow {
+  const char* name;  // of the environment variable
+  std::size_t Options::*field;
+  std::size_t min;
+  std::size_t max;
+  bool in_bytes;  // the value may end in K, M or G
+  const char* help;
+};
+
+inline constexpr std::size_t kOptionCount = 5;
+extern const OptionRow kOptionRows[kOptionCount];
+
+// Sets what `environment` (as environ; null: empty) says of options. Variables that begin with
+// MINITC_ but name none, and values that are no number or out of bounds, are passed to `complain`,
+// one line each, and change nothing.
+void parse_options(const char* const* environment, Options& options, void (*complain)(const Text&));
+
+// Appends " NAME=value" for each option.
+void describe_options(const Options& options, Text& text);
+
+}  // namespace minitc

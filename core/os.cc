@@ -1,0 +1,159 @@
+#include "core/os.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef MREMAP_DONTUNMAP  // Linux 5.7; an older kernel answers EINVAL
+#define MREMAP_DONTUNMAP 4
+#endif
+
+namespace minitc {
+namespace {
+
+// A system call's result: the kernel returns -errno, which is never a valid address or count.
+bool failed(long result) { return result < 0 && result >= -4095; }
+
+// NOLINTBEGIN(hicpp-no-assembler)
+#if defined(__x86_64__)
+long system_call(long number, long a, long b, long c, long d = 0, long e = 0, long f = 0) {
+  register long r10 asm("r10") = d;
+  register long r8 asm("r8") = e;
+  register long r9 asm("r9") = f;
+  long result;
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+               : "rcx", "r11", "memory");
+  return result;
+}
+#elif defined(__aarch64__)
+long system_call(long number, long a, long b, long c, long d = 0, long e = 0, long f = 0) {
+  register long x8 asm("x8") = number;
+  register long x0 asm("x0") = a;
+  register long x1 asm("x1") = b;
+  register long x2 asm("x2") = c;
+  register long x3 asm("x3") = d;
+  register long x4 asm("x4") = e;
+  register long x5 asm("x5") = f;
+  asm volatile("svc #0"
+               : "+r"(x0)
+               : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
+               : "memory");
+  return x0;
+}
+#else
+#error "system_call() is written for x86-64 and AArch64"
+#endif
+// NOLINTEND(hicpp-no-assembler)
+
+long as_long(const void* ptr) { return reinterpret_cast<long>(ptr); }
+
+void* map(std::size_t bytes) {
+  const long start =
+      system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return failed(start) ? nullptr : reinterpret_cast<void*>(start);
+}
+
+bool unmap(void* start, std::size_t bytes) {
+  return !failed(system_call(SYS_munmap, as_long(start), static_cast<long>(bytes), 0));
+}
+
+// Some emulators accept MADV_DONTNEED and do nothing. The first caller finds out on its own pages,
+// which are free, so that they may be written.
+bool decommit(void* start, std::size_t bytes) {
+  enum : int { kUnknown, kZeroes, kKeeps };
+  static std::atomic<int> dontneed{kUnknown};
+
+  int known = dontneed.load(std::memory_order_relaxed);
+  if (known == kKeeps) return false;
+  volatile char* const probe = static_cast<char*>(start);
+  if (known == kUnknown) *probe = 1;
+  if (failed(system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), MADV_DONTNEED))) {
+    return false;
+  }
+  if (known == kUnknown) {
+    known = *probe == 0 ? kZeroes : kKeeps;
+    dontneed.store(known, std::memory_order_relaxed);
+  }
+  return known == kZeroes;
+}
+
+bool move(void* from, void* to, std::size_t bytes) {
+  return !failed(system_call(SYS_mremap, as_long(from), static_cast<long>(bytes),
+                             static_cast<long>(bytes),
+                             MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, as_long(to)));
+}
+
+}  // namespace
+
+// The kernel places new mappings below the last, so that after the first they come aligned by
+// themselves; one that does not is taken again with room to cut.
+void* reserve_from_kernel(std::size_t bytes) {
+  char* start = static_cast<char*>(map(bytes));
+  if (start == nullptr) return nullptr;
+  const std::size_t skew = reinterpret_cast<std::uintptr_t>(start) & (kPageBytes - 1);
+  if (skew == 0) return start;
+  unmap(start, bytes);
+  start = static_cast<char*>(map(bytes + kPageBytes));
+  if (start == nullptr) return nullptr;
+  const std::size_t head =
+      align_up(reinterpret_cast<std::uintptr_t>(start), kPageBytes) -
+      reinterpret_cast<std::uintptr_t>(start);
+  if (head != 0) unmap(start, head);
+  unmap(start + head + bytes, kPageBytes - head);
+  return start + head;
+}
+
+Os kernel_os() {
+  return Os{.reserve = reserve_from_kernel,
+            .release = unmap,
+            .decommit = decommit,
+            .move = move,
+            .page_bytes = getauxval(AT_PAGESZ)};
+}
+
+void write_text(int fd, const Text& text) {
+  std::size_t written = 0;
+  while (written < text.size()) {
+    const long n = system_call(SYS_write, fd, as_long(text.data() + written),
+                               static_cast<long>(text.size() - written));
+    if (n == -EINTR) continue;
+    if (n <= 0) return;
+    written += static_cast<std::size_t>(n);
+  }
+}
+
+void say(const Text& text) {
+  Text line;
+  line << "libminitc: ";
+  for (std::size_t i = 0; i < text.size(); ++i) line << text.data()[i];
+  line << '\n';
+  write_text(STDERR_FILENO, line);
+}
+
+void die(const Text& text) {
+  say(text);
+  abort();
+}
+
+void die_of_check(const char* condition, const char* file, int line) {
+  Text text;
+  text << "internal error: " << file << ':' << static_cast<std::size_t>(line) << ": " << condition;
+  die(text);
+}
+
+void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected) {
+  system_call(SYS_futex, as_long(&word), FUTEX_WAIT_PRIVATE, static_cast<long>(expected));
+}
+
+void futex_wake_one(const std::atomic<std::uint32_t>& word) {
+  system_call(SYS_futex, as_long(&word), FUTEX_WAKE_PRIVATE, 1);
+}
+
+}  // namespace minitc

@@ -1,0 +1,51 @@
+// The kernel, as far as the allocator needs it. No other file makes a system call.
+//
+// System calls are made directly, not through libc: another preloaded library may interpose libc's
+// wrappers with code that allocates, and a direct call leaves errno alone.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base.h"
+#include "core/text.h"
+
+namespace minitc {
+
+// What the page heap and the metadata arena ask of the OS. A table, so that a test can pass one
+// that fails at the n-th call; it is off every fast path.
+struct Os {
+  // Maps `bytes` (a multiple of kPageBytes) of zero pages at a multiple of kPageBytes, readable and
+  // writable, without reserving swap. Null if refused.
+  void* (*reserve)(std::size_t bytes);
+  // Unmaps what `reserve` gave. False if refused; the mapping is then as it was.
+  bool (*release)(void* start, std::size_t bytes);
+  // Gives the pages' memory back; the addresses stay mapped and read as zeros. Start and length are
+  // multiples of page_bytes. False if refused or if they may read as anything but zeros.
+  bool (*decommit)(void* start, std::size_t bytes);
+  // Moves the pages of [from, from + bytes) to `to`, whose own are dropped; `from` then reads as
+  // zeros. False if refused; both ranges are then as they were.
+  bool (*move)(void* from, void* to, std::size_t bytes);
+  // The kernel's page size in bytes: a power of two, 4 KiB to 64 KiB.
+  std::size_t page_bytes;
+};
+
+// The kernel this process runs on. Its page size is read at run time.
+Os kernel_os();
+
+// Address space for the bootstrap arena, for which no table exists yet: as Os::reserve.
+void* reserve_from_kernel(std::size_t bytes);
+
+// Writes all of `text` to `fd`, as far as the kernel takes it.
+void write_text(int fd, const Text& text);
+// Writes "libminitc: TEXT\n" to stderr.
+void say(const Text& text);
+// As say(), then abort().
+[[noreturn]] MINITC_COLD void die(const Text& text);
+
+// Sleeps while `word` is `expected`, at most until woken; may return at any time.
+void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected);
+void futex_wake_one(const std::atomic<std::uint32_t>& word);
+
+}  // namespace minitc

@@ -1,0 +1,344 @@
+#include "core/page_heap.h"
+
+#include <algorithm>
+
+namespace minitc {
+
+void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map,
+                    std::size_t free_bound_bytes) {
+  os_ = &os;
+  arena_ = &arena;
+  map_ = &map;
+  fixed_bound_ = PageCount::of_bytes(free_bound_bytes);
+}
+
+Span* PageHeap::acquire_small(unsigned cls) {
+  const PageCount pages{kSizeClasses[cls].pages};
+  for (bool last_try = false;; last_try = true) {
+    {
+      const LockGuard guard(lock_);
+      if (Span* const span = take_locked(pages, kOnePage); span != nullptr) {
+        put_in_use_locked(span, SpanState::kSmall);
+        span->cls = static_cast<std::uint8_t>(cls);
+        map_->set_small(span);
+        return span;
+      }
+    }
+    // Free runs that differ in state may make a fitting one when all are returned.
+    if (last_try || return_excess(/*all=*/true) == PageCount{}) return nullptr;
+  }
+}
+
+Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
+  for (bool last_try = false;; last_try = true) {
+    {
+      const LockGuard guard(lock_);
+      if (Span* const span = take_locked(pages, alignment); span != nullptr) {
+        put_in_use_locked(span, SpanState::kLarge);
+        stats_.large += pages;
+        ++stats_.large_count;
+        return span;
+      }
+    }
+    if (last_try || return_excess(/*all=*/true) == PageCount{}) return nullptr;
+  }
+}
+
+void PageHeap::release_small(Span* span) {
+  bool excess;
+  {
+    const LockGuard guard(lock_);
+    map_->clear_small(span);
+    map_->set_ends(span);
+    put_back_locked(span, SpanState::kFree);
+    excess = free_.pages() > bound_locked();
+  }
+  if (excess) return_excess(/*all=*/false);
+}
+
+Finding PageHeap::release_large(void* ptr) {
+  bool excess;
+  {
+    const LockGuard guard(lock_);
+    Span* const span = map_->span_at(PageId::of(ptr));
+    if (span == nullptr || span->state != SpanState::kLarge || span->start.ptr() != ptr) {
+      return find_locked(ptr);
+    }
+    stats_.large -= span->length;
+    --stats_.large_count;
+    put_back_locked(span, SpanState::kFree);
+    excess = free_.pages() > bound_locked();
+  }
+  if (excess) return_excess(/*all=*/false);
+  return Finding{Verdict::kLive};
+}
+
+bool PageHeap::resize_in_place(Span* span, PageCount pages) {
+  const LockGuard guard(lock_);
+  if (pages < span->length) {
+    Span* const tail = split_locked(span, pages);
+    if (tail == nullptr) return false;
+    stats_.large -= tail->length;
+    put_back_locked(tail, SpanState::kFree);
+    return true;
+  }
+  if (pages == span->length) return true;
+  const PageCount extra = pages - span->length;
+  Span* const next = map_->span_at(span->end());
+  if (next == nullptr || !next->is_free() || next->length < extra) return false;
+  index_of(next).remove(next);
+  if (next->length > extra) {
+    Span* const rest = split_locked(next, extra);
+    if (rest == nullptr) {
+      insert_locked(next);
+      return false;
+    }
+    insert_locked(rest);
+  }
+  map_->clear_ends(next);
+  map_->clear_ends(span);
+  span->length = pages;
+  map_->set_ends(span);
+  arena_->destroy(next);
+  stats_.in_use += extra;
+  stats_.large += extra;
+  stats_.peak = std::max(stats_.peak, stats_.in_use);
+  return true;
+}
+
+bool PageHeap::move_pages(Span* from, Span* to) {
+  const std::size_t misaligned =
+      (from->start.address() | to->start.address() | from->length.bytes()) &
+      (os_->page_bytes - 1);
+  {
+    const LockGuard guard(lock_);
+    if (misaligned != 0 || moves_ == kMaxMoves) return false;
+    ++moves_;
+  }
+  // Both spans are the caller's.
+  if (!os_->move(from->start.ptr(), to->start.ptr(), from->length.bytes())) return false;
+  const LockGuard guard(lock_);
+  stats_.large -= from->length;
+  --stats_.large_count;
+  put_back_locked(from, SpanState::kReturned);
+  return true;
+}
+
+std::size_t PageHeap::trim() { return return_excess(/*all=*/true).bytes(); }
+
+Finding PageHeap::find(const void* ptr) {
+  const LockGuard guard(lock_);
+  return find_locked(ptr);
+}
+
+PageHeapStats PageHeap::stats() {
+  const LockGuard guard(lock_);
+  PageHeapStats stats = stats_;
+  stats.free = free_.pages() + returning_;
+  stats.returned = returned_.pages();
+  return stats;
+}
+
+// --- Under the lock ----------------------------------------------------------------------------
+
+// Takes a run of `pages` out of the free ones, or out of a new chunk.
+Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
+  const PageCount wanted = pages + alignment - kOnePage;
+  Span* run = fit_locked(wanted);
+  if (run == nullptr) {
+    if (!grow_locked(wanted)) return nullptr;
+    run = fit_locked(wanted);
+  }
+  index_of(run).remove(run);
+
+  const PageCount head{-run->start.value & (alignment.value - 1)};
+  if (head != PageCount{}) {
+    Span* const rest = split_locked(run, head);
+    insert_locked(run);
+    if (rest == nullptr) return nullptr;
+    run = rest;
+  }
+  if (run->length > pages) {
+    Span* const rest = split_locked(run, pages);
+    if (rest == nullptr) {
+      insert_locked(coalesce_locked(run));
+      return nullptr;
+    }
+    insert_locked(rest);
+  }
+  return run;
+}
+
+// Committed runs first: their memory is there already.
+Span* PageHeap::fit_locked(PageCount pages) {
+  Span* const run = free_.best_fit(pages);
+  return run != nullptr ? run : returned_.best_fit(pages);
+}
+
+bool PageHeap::grow_locked(PageCount pages) {
+  PageCount chunk{std::clamp(stats_.mapped.value / 8, kMinChunkPages, kMaxChunkPages)};
+  void* memory = nullptr;
+  for (chunk = std::max(chunk, pages);; chunk = std::max(PageCount{chunk.value / 2}, pages)) {
+    memory = os_->reserve(chunk.bytes());
+    if (memory != nullptr) break;
+    if (chunk == pages) return false;
+  }
+  const PageId start = PageId::of(memory);
+  Span* run = nullptr;
+  if (map_->ensure(start, chunk)) run = arena_->create<Span>(start, chunk, SpanState::kReturned);
+  if (run == nullptr) {
+    os_->release(memory, chunk.bytes());
+    return false;
+  }
+  stats_.mapped += chunk;
+  map_->set_ends(run);
+  insert_locked(coalesce_locked(run));
+  return true;
+}
+
+// Cuts `run`, which is in no index, after `pages`; the rest, in the same state, or null if there is
+// no memory to describe it.
+Span* PageHeap::split_locked(Span* run, PageCount pages) {
+  MINITC_ASSERT(pages != PageCount{} && pages < run->length);
+  Span* const rest = arena_->create<Span>(run->start + pages, run->length - pages, run->state);
+  if (rest == nullptr) return nullptr;
+  run->length = pages;
+  map_->set_ends(run);
+  map_->set_ends(rest);
+  return rest;
+}
+
+// Joins `run`, which is free and in no index, with the neighbours of its state.
+Span* PageHeap::coalesce_locked(Span* run) {
+  Span* const neighbours[] = {map_->span_at(run->start - kOnePage), map_->span_at(run->end())};
+  for (Span* const other : neighbours) {
+    if (other == nullptr || other->state != run->state) continue;
+    index_of(other).remove(other);
+    map_->clear_ends(other);
+    map_->clear_ends(run);
+    run->start = std::min(run->start, other->start);
+    run->length += other->length;
+    map_->set_ends(run);
+    arena_->destroy(other);
+  }
+  return run;
+}
+
+void PageHeap::put_in_use_locked(Span* run, SpanState state) {
+  run->zero = run->state == SpanState::kReturned;  // I6
+  run->become(state);
+  stats_.in_use += run->length;
+  stats_.peak = std::max(stats_.peak, stats_.in_use);
+}
+
+void PageHeap::put_back_locked(Span* span, SpanState state) {
+  stats_.in_use -= span->length;
+  span->become(state);
+  insert_locked(coalesce_locked(span));
+}
+
+Finding PageHeap::find_locked(const void* ptr) {
+  if (!map_->covers(reinterpret_cast<std::uintptr_t>(ptr))) return {Verdict::kForeign};
+  const PageId page = PageId::of(ptr);
+  const Span* const span = map_->last_span_up_to(page);
+  if (span == nullptr || page >= span->end()) return {Verdict::kForeign};
+  if (span->state != SpanState::kLarge) return {Verdict::kStale};
+  const bool at_start = span->start.ptr() == ptr;
+  return {at_start ? Verdict::kLive : Verdict::kInterior, span->start.address(),
+          span->length.bytes()};
+}
+
+// --- Return to the OS --------------------------------------------------------------------------
+
+PageCount PageHeap::bound_locked() const {
+  if (fixed_bound_ != PageCount{}) return fixed_bound_;
+  return std::max(PageCount::of_bytes(kMinFreeBound),
+                  PageCount{stats_.in_use.value >> kFreeBoundShift});
+}
+
+// The longest committed free run if there are more such pages than `bound`, as kReturning. Kernel
+// pages may be longer than ours: then only those that lie whole in the run.
+Span* PageHeap::take_excess_locked(PageCount bound) {
+  if (free_.pages() <= bound) return nullptr;
+  Span* run = free_.longest();
+  const PageCount unit{std::max(os_->page_bytes, kPageBytes) >> kPageShift};
+  const PageCount head{-run->start.value & (unit.value - 1)};
+  if (run->length < head + unit) return nullptr;
+  const PageCount whole{align_down((run->length - head).value, unit.value)};
+
+  free_.remove(run);
+  if (head != PageCount{}) {
+    Span* const rest = split_locked(run, head);
+    insert_locked(run);
+    if (rest == nullptr) return nullptr;
+    run = rest;
+  }
+  if (run->length > whole) {
+    Span* const rest = split_locked(run, whole);
+    insert_locked(rest != nullptr ? rest : coalesce_locked(run));
+    if (rest == nullptr) return nullptr;
+  }
+  run->become(SpanState::kReturning);
+  returning_ += run->length;
+  return run;
+}
+
+// Returns the longest runs, one at a time, until the bound holds; `all`: until none is left.
+PageCount PageHeap::return_excess(bool all) {
+  PageCount done;
+  for (;;) {
+    Span* run;
+    {
+      const LockGuard guard(lock_);
+      if (!all && decommit_pause_ != 0) {
+        --decommit_pause_;
+        return done;
+      }
+      run = take_excess_locked(all ? PageCount{} : bound_locked());
+      if (run == nullptr) return done;
+    }
+    const bool returned = os_->decommit(run->start.ptr(), run->length.bytes());
+    {
+      const LockGuard guard(lock_);
+      returning_ -= run->length;
+      if (returned) {
+        done += run->length;
+        ++stats_.returned_calls;
+      } else {
+        decommit_pause_ = kDecommitPause;
+      }
+      run->become(returned ? SpanState::kReturned : SpanState::kFree);
+      insert_locked(coalesce_locked(run));
+    }
+    if (!returned) return done;
+  }
+}
+
+// --- Self-check --------------------------------------------------------------------------------
+
+void PageHeap::check_run_locked(const Span* run, SpanState state) {
+  MINITC_CHECK(run->state == state);                          // I3
+  MINITC_CHECK(map_->span_at(run->start) == run);             // I4
+  MINITC_CHECK(map_->span_at(run->end() - kOnePage) == run);  // I4
+  for (const Span* const other : {map_->span_at(run->start - kOnePage), map_->span_at(run->end())}) {
+    MINITC_CHECK(other == nullptr || other->state != state);  // I5
+  }
+}
+
+void PageHeap::check() {
+  const LockGuard guard(lock_);
+  PageCount free;
+  PageCount returned;
+  free_.for_each([&](const Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    check_run_locked(run, SpanState::kFree);
+    free += run->length;
+  });
+  returned_.for_each([&](const Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    check_run_locked(run, SpanState::kReturned);
+    returned += run->length;
+  });
+  MINITC_CHECK(free == free_.pages() && returned == returned_.pages());         // I3
+  MINITC_CHECK(stats_.mapped == stats_.in_use + free + returned + returning_);  // I4
+}
+
+}  // namespace minitc

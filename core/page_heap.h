@@ -1,0 +1,105 @@
+// Tier 3: runs of pages. Best fit, split, coalesce, growth from the OS and return to it, and large
+// allocations.
+//
+// Thread safety: all public methods may be called from any thread; one lock guards everything. The
+// memory of a run goes back to the OS outside the lock, in a state of its own (kReturning), in which
+// nobody else touches the run.
+//
+// Invariants: I4  Every page of the heap is in exactly one span, and a span's first and last page
+//                 map to it.
+//             I5  No two neighbours are both kFree or both kReturned.
+//             I6  kReturned runs read as zeros.
+#pragma once
+
+#include <cstddef>
+
+#include "core/bad_pointer.h"
+#include "core/base.h"
+#include "core/lock.h"
+#include "core/metadata_arena.h"
+#include "core/os.h"
+#include "core/page_map.h"
+#include "core/run_index.h"
+#include "core/span.h"
+
+namespace minitc {
+
+// In pages, taken at one moment.
+struct PageHeapStats {
+  PageCount mapped;    // all runs
+  PageCount in_use;    // small and large spans
+  PageCount large;     // large spans
+  PageCount free;      // kFree and kReturning
+  PageCount returned;  // kReturned
+  PageCount peak;      // largest in_use so far
+  std::size_t large_count;
+  std::size_t returned_calls;  // runs given back to the OS so far
+};
+
+class PageHeap {
+ public:
+  constexpr PageHeap() = default;
+  // `free_bound_bytes`: committed free memory to keep, 0 for the default bound.
+  void init(const Os& os, MetadataArena& arena, PageMap& map, std::size_t free_bound_bytes);
+
+  // A span for objects of class `cls`, all of them free and home; null if the OS refuses.
+  Span* acquire_small(unsigned cls) MINITC_EXCLUDES(lock_);
+  // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two); null
+  // if the OS refuses.
+  Span* acquire_large(PageCount pages, PageCount alignment) MINITC_EXCLUDES(lock_);
+  void release_small(Span* span) MINITC_EXCLUDES(lock_);
+  // Frees the large object at `ptr`; a finding other than kLive if there is none.
+  Finding release_large(void* ptr) MINITC_EXCLUDES(lock_);
+
+  // Makes a large span `pages` long without moving it. False if what follows it is not free.
+  bool resize_in_place(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
+  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from`. False if
+  // the OS refuses, which changes nothing.
+  bool move_pages(Span* from, Span* to) MINITC_EXCLUDES(lock_);
+
+  // Returns all committed free runs to the OS; the number of bytes returned.
+  std::size_t trim() MINITC_EXCLUDES(lock_);
+
+  // What page `ptr` is in, for pointers that are no small object. Slow.
+  Finding find(const void* ptr) MINITC_EXCLUDES(lock_);
+  PageHeapStats stats() MINITC_EXCLUDES(lock_);
+  // Dies if an invariant does not hold. Slow.
+  void check() MINITC_EXCLUDES(lock_);
+
+  RankedLock<LockRank::kPageHeap>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
+
+ private:
+  RunIndex& index_of(const Span* run) MINITC_REQUIRES(lock_) {
+    return run->state == SpanState::kFree ? free_ : returned_;
+  }
+  Span* take_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
+  Span* fit_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
+  Span* coalesce_locked(Span* run) MINITC_REQUIRES(lock_);
+  void insert_locked(Span* run) MINITC_REQUIRES(lock_) { index_of(run).insert(run); }
+  void put_in_use_locked(Span* run, SpanState state) MINITC_REQUIRES(lock_);
+  void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
+  Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
+  PageCount bound_locked() const MINITC_REQUIRES(lock_);
+  Span* take_excess_locked(PageCount bound) MINITC_REQUIRES(lock_);
+  PageCount return_excess(bool all) MINITC_EXCLUDES(lock_);
+  void check_run_locked(const Span* run, SpanState state) MINITC_REQUIRES(lock_);
+
+  RankedLock<LockRank::kPageHeap> lock_;
+
+  // Constant after init.
+  const Os* os_ = nullptr;
+  MetadataArena* arena_ = nullptr;
+  PageMap* map_ = nullptr;
+  PageCount fixed_bound_;
+
+  RunIndex free_ MINITC_GUARDED_BY(lock_);      // kFree
+  RunIndex returned_ MINITC_GUARDED_BY(lock_);  // kReturned
+  PageHeapStats stats_ MINITC_GUARDED_BY(lock_) = {};
+  PageCount returning_ MINITC_GUARDED_BY(lock_);
+  std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
+  std::size_t moves_ MINITC_GUARDED_BY(lock_) = 0;
+};
+
+}  // namespace minitc

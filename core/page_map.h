@@ -1,0 +1,81 @@
+// Address -> size class and address -> Span*, in two levels over 48 bits.
+//
+// Thread safety: read without a lock. Written under the page heap's lock, and only for pages of which
+// no object is with the program; whoever has an object's pointer got it after the entries it reads
+// were written.
+//
+//   address  | 17 bits root | 18 bits leaf | 13 bits page |
+//               root_[i] ----> Leaf { cls[page], span[page] }
+//
+// The root holds offsets from this object, so that 0 is the leaf at its very beginning, which is all
+// zero: an address that was never mapped reads as class 0 through the same two loads as any other.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base.h"
+#include "core/os.h"
+#include "core/span.h"
+
+namespace minitc {
+
+class PageMap {
+ public:
+  constexpr PageMap() = default;
+  // Opens the map: until then covers() is false for every address.
+  void init(const Os& os);
+
+  // False for addresses beyond 48 bits, and for all before init().
+  MINITC_HOT bool covers(std::uintptr_t address) const {
+    return (address >> kRootShift) < root_limit_;
+  }
+  // The class of the page of `address`, which must be covered; 0: not a page of a small span.
+  MINITC_HOT unsigned class_at(std::uintptr_t address) const {
+    return leaf_at(address)[(address >> kPageShift) & (kLeafPages - 1)];
+  }
+  // The span that `page` is registered for, or null.
+  Span* span_at(PageId page) const;
+  // The last page not above `page` that has a span, or null if there is none. Slow.
+  Span* last_span_up_to(PageId page) const;
+
+  // Makes room for entries of the pages. False if the OS refuses.
+  bool ensure(PageId start, PageCount pages);
+  // All below need ensure() once for the pages.
+  // Free and large spans are registered at their first and last page.
+  void set_ends(Span* span) { put_ends(span, span); }
+  void clear_ends(Span* span) { put_ends(span, nullptr); }
+  // Small spans are registered at every page, with their class.
+  void set_small(Span* span);
+  void clear_small(Span* span);
+
+  std::size_t reserved_bytes() const { return leaves_ * sizeof(Leaf); }
+
+ private:
+  static constexpr std::size_t kLeafPages = std::size_t{1} << kLeafShift;
+  static constexpr std::size_t kRootShift = kPageShift + kLeafShift;
+  static constexpr std::size_t kRootEntries = std::size_t{1} << (kAddressBits - kRootShift);
+
+  struct Leaf {
+    std::uint8_t cls[kLeafPages];
+    Span* span[kLeafPages];
+  };
+
+  MINITC_HOT const std::uint8_t* leaf_at(std::uintptr_t address) const {
+    return reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::intptr_t>(this) +
+                                                 root_[address >> kRootShift]);
+  }
+  Leaf* leaf_of(PageId page) const;
+  static std::size_t index_of(PageId page) { return page.value & (kLeafPages - 1); }
+  void put(PageId page, unsigned cls, Span* span);
+  void put_ends(const Span* span, Span* value);
+
+  // The first member: what offset 0 leads to.
+  [[maybe_unused]] const std::uint8_t empty_leaf_[kLeafPages] = {};
+  std::ptrdiff_t root_[kRootEntries] = {};          // bytes from this to the leaf
+  std::size_t root_limit_ = 0;
+  std::size_t leaves_ = 0;
+  const Os* os_ = nullptr;
+};
+
+}  // namespace minitc

@@ -1,0 +1,106 @@
+// A span: a run of pages, free or in use, and what is known of it. All of it lives in the metadata
+// arena, none in the pages.
+//
+// Thread safety: a free span belongs to the page heap's lock. A small span's lists and counts belong
+// to the lock of its class. `start`, `length`, `cls` and `home` of a span in use may be read by
+// whoever holds an object of it: they were written before that object was handed out.
+#pragma once
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base.h"
+#include "core/size_class.h"
+
+namespace minitc {
+
+enum class SpanState : std::uint8_t {
+  kFree,       // in the page heap, committed, contents unknown
+  kReturning,  // taken out of the page heap while the OS takes its memory back
+  kReturned,   // in the page heap, not committed, reads as zeros
+  kSmall,      // carved into objects of one class
+  kLarge,      // one object
+};
+
+// The state machine of docs/design.md.
+constexpr bool legal(SpanState from, SpanState to) {
+  using enum SpanState;
+  switch (from) {
+    case kFree:
+      return to == kReturning || to == kSmall || to == kLarge;
+    case kReturning:
+      return to == kReturned || to == kFree;
+    case kReturned:
+      return to == kSmall || to == kLarge;
+    case kSmall:
+      return to == kFree;
+    case kLarge:
+      return to == kFree || to == kReturned;  // kReturned: its pages were moved away
+  }
+  return false;
+}
+static_assert(!legal(SpanState::kSmall, SpanState::kLarge));
+static_assert(!legal(SpanState::kSmall, SpanState::kReturned));
+static_assert(!legal(SpanState::kFree, SpanState::kReturned));
+
+struct Span {
+  Span(PageId first, PageCount pages, SpanState initial)
+      : start(first), length(pages), state(initial) {}
+
+  PageId start;
+  PageCount length;
+  // In one list or tree at a time: a bin or the tree of the page heap, a list of the central cache.
+  Span* prev = nullptr;
+  Span* next = nullptr;
+  SpanState state;
+  bool zero = false;           // in use: its pages were all zero when it was acquired
+  std::uint8_t cls = 0;        // small: the size class
+  std::uint32_t free_count = 0;  // small: objects in the span, that is bits set in `free`
+
+  // Small: a bit per object. `free`: the object is in the span and may be carved (class lock).
+  // `home`: the object is in the central tier, in the span or in its class's store (atomic).
+  // One word of each is kept here; more are a block of the arena, `free` first.
+  std::uint64_t* bits = nullptr;
+  std::uint64_t own_bits[2] = {};
+
+  PageId end() const { return start + length; }
+  bool is_free() const { return state == SpanState::kFree || state == SpanState::kReturned; }
+  void become(SpanState to) {
+    MINITC_ASSERT(legal(state, to));  // I2
+    state = to;
+  }
+
+  const SizeClass& size_class() const { return kSizeClasses[cls]; }
+  std::size_t words() const { return (size_class().objects + 63U) / 64; }
+  std::uint64_t& free_word(std::size_t index) { return bits[index / 64]; }
+  std::atomic_ref<std::uint64_t> home_word(std::size_t index) const {
+    return std::atomic_ref<std::uint64_t>(bits[words() + index / 64]);
+  }
+  static std::uint64_t mask_of(std::size_t index) { return std::uint64_t{1} << (index % 64); }
+};
+static_assert(sizeof(Span) == 64, "one cache line");
+
+// A doubly linked list of spans. Whoever owns the list guards it.
+class SpanList {
+ public:
+  bool empty() const { return head_ == nullptr; }
+  Span* front() const { return head_; }
+  void push(Span* span) {
+    span->prev = nullptr;
+    span->next = head_;
+    if (head_ != nullptr) head_->prev = span;
+    head_ = span;
+  }
+  void remove(Span* span) {
+    (span->prev != nullptr ? span->prev->next : head_) = span->next;
+    if (span->next != nullptr) span->next->prev = span->prev;
+    span->prev = span->next = nullptr;
+  }
+
+ private:
+  Span* head_ = nullptr;
+};
+
+}  // namespace minitc

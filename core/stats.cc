@@ -1,0 +1,118 @@
+#include "core/stats.h"
+
+namespace minitc {
+
+void Snapshot::take(Heap& heap, Snapshot& out) {
+  out = {};
+  {
+    const LockGuard guard(heap.threads_lock_);
+    for (const ThreadCache* c = heap.threads_; c != nullptr; c = c->next) {
+      ++out.threads;
+      for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+        out.classes[cls].thread_cached += c->cached_objects(cls);
+      }
+    }
+  }
+  std::size_t small_live = 0;
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const CentralStats central = heap.central_[cls].stats();
+    ClassStats& stats = out.classes[cls];
+    stats.spans = central.spans;
+    stats.central = central.free + central.stored;
+    const std::size_t away = central.objects - stats.central;
+    // Objects may have come home since the caches were counted.
+    if (stats.thread_cached > away) stats.thread_cached = away;
+    stats.live = away - stats.thread_cached;
+    small_live += stats.live * kSizeClasses[cls].bytes;
+    out.thread_cached += stats.thread_cached * kSizeClasses[cls].bytes;
+  }
+  const PageHeapStats pages = heap.pages_.stats();
+  out.large_bytes = pages.large.bytes();
+  out.large_count = pages.large_count;
+  out.live = small_live + out.large_bytes;
+  const std::size_t in_use = pages.in_use.bytes();
+  // Likewise, spans may have gone back since the objects were counted.
+  out.central = in_use > out.live + out.thread_cached ? in_use - out.live - out.thread_cached : 0;
+  out.page_heap_free = pages.free.bytes();
+  out.returned = pages.returned.bytes();
+  out.peak = pages.peak.bytes();
+  out.mapped = out.live + out.thread_cached + out.central + out.page_heap_free + out.returned;
+  out.metadata = heap.arena_.reserved_bytes() + heap.map_.reserved_bytes();
+  out.free_runs_returned = pages.returned_calls;
+}
+
+void report_text(const Snapshot& s, LineSink sink, void* context) {
+  const struct {
+    const char* name;
+    std::size_t bytes;
+    const char* what;
+  } rows[] = {
+      {"live", s.live, "with the program"},
+      {"thread-cached", s.thread_cached, "free, in thread caches"},
+      {"central", s.central, "free, in spans of small objects"},
+      {"page-heap free", s.page_heap_free, "free pages, committed"},
+      {"returned", s.returned, "free pages, given back to the OS"},
+      {"mapped", s.mapped, "the sum of the above"},
+      {"metadata", s.metadata, "address space of the allocator's own data"},
+      {"peak", s.peak, "most that was live, thread-cached or central"},
+  };
+  sink(Text() << "libminitc: heap, in bytes\n", context);
+  for (const auto& row : rows) {
+    sink(((Text() << "libminitc: ").column(row.name, 16).column(row.bytes, 16) << "  ") << row.what
+                                                                                       << '\n',
+         context);
+  }
+  sink(Text() << "libminitc: " << s.large_count << " large objects of " << s.large_bytes
+              << " bytes, " << s.threads << " threads with a cache, " << s.free_runs_returned
+              << " free runs returned\n",
+       context);
+  sink(Text() << "libminitc:    size class     spans      live  thread-cached   central   "
+                 "live bytes\n",
+       context);
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const ClassStats& c = s.classes[cls];
+    if (c.spans == 0) continue;
+    sink((Text() << "libminitc: ")
+                 .column(kSizeClasses[cls].bytes, 13)
+                 .column(c.spans, 10)
+                 .column(c.live, 10)
+                 .column(c.thread_cached, 15)
+                 .column(c.central, 10)
+                 .column(c.live * kSizeClasses[cls].bytes, 13)
+             << '\n',
+         context);
+  }
+}
+
+void report_xml(const Snapshot& s, LineSink sink, void* context) {
+  sink(Text() << "<malloc version=\"libminitc-1\">\n<sizes>\n", context);
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const ClassStats& c = s.classes[cls];
+    if (c.spans == 0) continue;
+    sink(Text() << "<size bytes=\"" << kSizeClasses[cls].bytes << "\" spans=\"" << c.spans
+                << "\" live=\"" << c.live << "\" thread-cached=\"" << c.thread_cached
+                << "\" central=\"" << c.central << "\"/>\n",
+         context);
+  }
+  sink(Text() << "</sizes>\n<large count=\"" << s.large_count << "\" bytes=\"" << s.large_bytes
+              << "\"/>\n",
+       context);
+  const struct {
+    const char* type;
+    std::size_t bytes;
+  } totals[] = {{"live", s.live},
+                {"thread-cached", s.thread_cached},
+                {"central", s.central},
+                {"page-heap-free", s.page_heap_free},
+                {"returned", s.returned},
+                {"mapped", s.mapped},
+                {"metadata", s.metadata},
+                {"peak", s.peak}};
+  for (const auto& total : totals) {
+    sink(Text() << "<system type=\"" << total.type << "\" size=\"" << total.bytes << "\"/>\n",
+         context);
+  }
+  sink(Text() << "</malloc>\n", context);
+}
+
+}  // namespace minitc

@@ -1,0 +1,47 @@
+// What the heap holds, where, as numbers that add up; and the reports made of them.
+#pragma once
+
+#include <cstddef>
+
+#include "core/heap.h"
+#include "core/text.h"
+
+namespace minitc {
+
+// Of one size class, in objects but for `spans`.
+struct ClassStats {
+  std::size_t spans;
+  std::size_t live;           // with the program
+  std::size_t thread_cached;  // in thread caches, approximately
+  std::size_t central;        // in spans and in the store
+};
+
+// In bytes unless said otherwise. mapped = live + thread_cached + central + page_heap_free +
+// returned, to the byte.
+struct Snapshot {
+  std::size_t live;            // with the program, in objects rounded up to their class or page
+  std::size_t thread_cached;   // in thread caches, approximately while other threads run
+  std::size_t central;         // in spans of small objects: free ones and the tails behind the last
+  std::size_t page_heap_free;  // committed free runs
+  std::size_t returned;        // free runs whose memory the OS has
+  std::size_t metadata;        // address space of the allocator's own data
+  std::size_t peak;            // largest sum of live, thread_cached and central so far
+  std::size_t mapped;
+  std::size_t large_bytes;     // the part of live that is large objects
+  std::size_t large_count;
+  std::size_t free_runs_returned;  // how many runs were returned to the OS so far
+  std::size_t threads;             // that have a cache
+  ClassStats classes[kNumClasses];
+
+  static void take(Heap& heap, Snapshot& out);
+};
+
+// Takes one line, with its newline.
+using LineSink = void (*)(const Text& line, void* context);
+
+// The report for people, as MINITC_STATS=1 and malloc_stats() print it.
+void report_text(const Snapshot& snapshot, LineSink sink, void* context);
+// The XML of malloc_info().
+void report_xml(const Snapshot& snapshot, LineSink sink, void* context);
+
+}  // namespace minitc

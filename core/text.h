@@ -1,0 +1,60 @@
+// A line of text in a fixed buffer: what the allocator says is built here, without stdio.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace minitc {
+
+// What does not fit is cut off; the caller's line stays one line.
+class Text {
+ public:
+  Text& operator<<(const char* s) {
+    while (*s != '\0') put(*s++);
+    return *this;
+  }
+  Text& operator<<(char c) {
+    put(c);
+    return *this;
+  }
+  Text& operator<<(std::size_t n) { return number(n, 10, 0); }
+  Text& operator<<(std::uint32_t n) { return number(n, 10, 0); }
+  Text& operator<<(const void* ptr) {
+    return (*this << "0x").number(reinterpret_cast<std::uintptr_t>(ptr), 16, 0);
+  }
+  // `n` right-aligned in `width` columns.
+  Text& column(std::size_t n, std::size_t width) { return number(n, 10, width); }
+  // `s` left-aligned in `width` columns.
+  Text& column(const char* s, std::size_t width) {
+    const std::size_t end = length_ + width;
+    *this << s;
+    while (length_ < end && length_ < kCapacity) put(' ');
+    return *this;
+  }
+
+  const char* data() const { return buffer_; }
+  std::size_t size() const { return length_; }
+
+ private:
+  static constexpr std::size_t kCapacity = 400;
+
+  void put(char c) {
+    if (length_ < kCapacity) buffer_[length_++] = c;
+  }
+  Text& number(std::uint64_t n, unsigned base, std::size_t width) {
+    char digits[20];
+    std::size_t count = 0;
+    do {
+      digits[count++] = "0123456789abcdef"[n % base];
+      n /= base;
+    } while (n != 0);
+    for (std::size_t i = count; i < width; ++i) put(' ');
+    while (count != 0) put(digits[--count]);
+    return *this;
+  }
+
+  std::size_t length_ = 0;
+  char buffer_[kCapacity];
+};
+
+}  // namespace minitc

@@ -1,0 +1,89 @@
+// Tier 1: one thread's free objects, a stack of pointers per size class.
+//
+//   base      floor                 cursor            limit
+//    |  slack   |  objects, oldest first  |  room        |
+//
+// malloc pops while cursor > floor, free pushes while cursor < limit, and neither does more: an
+// all-zero cache has stacks that are empty and full at once, and stands for "no cache yet" and "cache
+// gone". Class 0, "not a small object", is always so.
+//
+// The pointer arrays are blocks of powers of two that double at each miss and each overflow (slow
+// start) and shrink again: every kScavengePeriod slow calls the floor of each class is raised to half
+// of what is in it; a floor that was never reached by the next time shows slack, which is spilled.
+// Capacity in bytes is drawn from a budget that all threads share.
+//
+// Thread safety: all methods by the owner only, but for cached_objects().
+// Invariants: I9   base <= floor <= cursor <= limit, and limit - base is 0 or a power of two.
+//             I10  The capacities of all caches, in bytes, plus what is left of the budget are the cap.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base.h"
+#include "core/central_cache.h"
+#include "core/metadata_arena.h"
+#include "core/size_class.h"
+
+namespace minitc {
+
+// What all thread caches share. `budget_bytes` is what they may still add to their capacities.
+struct CacheShare {
+  MetadataArena* arena = nullptr;
+  CentralCache* central = nullptr;  // kNumClasses of them
+  std::atomic<std::ptrdiff_t> budget_bytes{0};
+};
+
+class ThreadCache {
+ public:
+  constexpr ThreadCache() = default;
+  explicit ThreadCache(CacheShare& share) : share_(&share) {}
+
+  MINITC_HOT bool is_empty(unsigned cls) const { return cursor_[cls] == floor_[cls]; }
+  MINITC_HOT bool is_full(unsigned cls) const { return cursor_[cls] == limit_[cls]; }
+  MINITC_HOT void* pop(unsigned cls) { return *--cursor_[cls]; }
+  MINITC_HOT void push(unsigned cls, void* ptr) { *cursor_[cls]++ = ptr; }
+
+  // An object of a class that is_empty(), or null if the OS refuses.
+  MINITC_COLD void* refill(unsigned cls);
+  // Takes `ptr` of a class that is_full().
+  MINITC_COLD void spill(unsigned cls, void* ptr);
+  // Gives all objects and all capacity back. The cache is then as new.
+  void flush();
+
+  // May be called by any thread; approximate while the owner is at work.
+  std::size_t cached_objects(unsigned cls) const;
+  std::size_t capacity_bytes() const;
+  // Dies if an invariant does not hold.
+  void check() const;
+
+  // The list of all caches, guarded by the heap's threads lock.
+  ThreadCache* prev = nullptr;
+  ThreadCache* next = nullptr;
+
+ private:
+  CentralCache& central(unsigned cls) const { return share_->central[cls]; }
+  std::size_t capacity(unsigned cls) const {
+    return static_cast<std::size_t>(limit_[cls] - base_[cls]);
+  }
+  bool set_capacity(unsigned cls, std::size_t objects);
+  bool grow(unsigned cls);
+  void spill_oldest(unsigned cls, std::size_t count);
+  void count_slow_call();
+  void scavenge(unsigned cls);
+  // Calls visit(cls) for each class that has an array.
+  template <typename Visit>
+  void for_each_class(Visit&& visit);
+
+  // Hot: the first three are all that malloc and free look at.
+  void** cursor_[kNumClasses] = {};  // one past the newest object
+  void** floor_[kNumClasses] = {};
+  void** limit_[kNumClasses] = {};
+  void** base_[kNumClasses] = {};
+  std::uint64_t in_use_[(kNumClasses + 63) / 64] = {};  // bit cls: the class has an array
+  std::uint32_t slow_calls_ = 0;                        // since the last look at slack
+  CacheShare* share_ = nullptr;
+};
+
+}  // namespace minitc

@@ -1,0 +1,115 @@
+// operator new and delete, all forms.
+//
+// This library is not linked with a C++ runtime and is built without exceptions. Where memory is
+// refused it calls the definition of the same operator that the program's own runtime has: that one
+// knows the new_handler, loops, throws std::bad_alloc or, in the nothrow forms, catches what the
+// handler throws; and it allocates by malloc and aligned_alloc, which are ours. It is looked up only
+// then, so that a runtime that came by dlopen() is found too.
+
+#include <dlfcn.h>
+
+#include <cstddef>
+#include <new>
+
+#include "core/heap.h"
+#include "preload/interface.h"
+
+namespace minitc {
+namespace {
+
+// The runtime's definition of `symbol`, or null.
+void* runtime_symbol(const char* symbol) {
+  if (void* const next = dlsym(RTLD_NEXT, symbol); next != nullptr) return next;
+  for (const char* const library : {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"}) {
+    void* const handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+    if (handle == nullptr) continue;
+    if (void* const found = dlsym(handle, symbol); found != nullptr) return found;
+  }
+  return nullptr;
+}
+
+[[noreturn]] void die_without_runtime(std::size_t bytes) {
+  Text text;
+  text << "operator new(" << bytes
+       << "): out of memory, and no C++ runtime is loaded that could throw std::bad_alloc";
+  die(text);
+}
+
+MINITC_COLD void* new_slow(std::size_t bytes) {
+  if (void* const object = allocate_or_null(bytes); object != nullptr) return object;
+  using New = void* (*)(std::size_t);
+  const New runtime = reinterpret_cast<New>(runtime_symbol("_Znwm"));
+  if (runtime == nullptr) die_without_runtime(bytes);
+  return runtime(bytes);
+}
+
+MINITC_COLD void* new_nothrow_slow(std::size_t bytes) {
+  if (void* const object = allocate_or_null(bytes); object != nullptr) return object;
+  using New = void* (*)(std::size_t, const std::nothrow_t&);
+  const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmRKSt9nothrow_t"));
+  return runtime == nullptr ? nullptr : runtime(bytes, std::nothrow_t());
+}
+
+MINITC_COLD void* new_aligned_failed(std::size_t bytes, std::align_val_t alignment) {
+  using New = void* (*)(std::size_t, std::align_val_t);
+  const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_t"));
+  if (runtime == nullptr) die_without_runtime(bytes);
+  return runtime(bytes, alignment);
+}
+
+MINITC_COLD void* new_aligned_nothrow_failed(std::size_t bytes, std::align_val_t alignment) {
+  using New = void* (*)(std::size_t, std::align_val_t, const std::nothrow_t&);
+  const New runtime =
+      reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_tRKSt9nothrow_t"));
+  return runtime == nullptr ? nullptr : runtime(bytes, alignment, std::nothrow_t());
+}
+
+}  // namespace
+}  // namespace minitc
+
+using namespace minitc;  // NOLINT(google-build-using-namespace): the definitions below are global
+
+// --- new ----------------------------------------------------------------------------------------
+
+MINITC_EXPORT void* operator new(std::size_t bytes) { return g_heap.allocate(bytes, new_slow); }
+
+MINITC_EXPORT void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return g_heap.allocate(bytes, new_nothrow_slow);
+}
+
+MINITC_EXPORT void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  void* const object = allocate_aligned_or_null(static_cast<std::size_t>(alignment), bytes);
+  return object != nullptr ? object : new_aligned_failed(bytes, alignment);
+}
+
+MINITC_EXPORT void* operator new(std::size_t bytes, std::align_val_t alignment,
+                                 const std::nothrow_t&) noexcept {
+  void* const object = allocate_aligned_or_null(static_cast<std::size_t>(alignment), bytes);
+  return object != nullptr ? object : new_aligned_nothrow_failed(bytes, alignment);
+}
+
+MINITC_ALIAS("_Znwm") void* operator new[](std::size_t bytes);
+MINITC_ALIAS("_ZnwmRKSt9nothrow_t")
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept;
+MINITC_ALIAS("_ZnwmSt11align_val_t")
+void* operator new[](std::size_t bytes, std::align_val_t alignment);
+MINITC_ALIAS("_ZnwmSt11align_val_tRKSt9nothrow_t")
+void* operator new[](std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept;
+
+// --- delete: free(), whatever the size or alignment that is said ---------------------------------
+
+MINITC_EXPORT void operator delete(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }
+
+MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, const std::nothrow_t&) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, const std::nothrow_t&) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, std::size_t) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, std::size_t) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, std::align_val_t) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, std::align_val_t) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, std::size_t, std::align_val_t) noexcept;
+MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, std::size_t, std::align_val_t) noexcept;
+MINITC_ALIAS("_ZdlPv")
+void operator delete(void* ptr, std::align_val_t, const std::nothrow_t&) noexcept;
+MINITC_ALIAS("_ZdlPv")
+void operator delete[](void* ptr, std::align_val_t, const std::nothrow_t&) noexcept;

@@ -1,0 +1,77 @@
+#include "preload/init.h"
+
+#include <pthread.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include "core/fork.h"
+#include "core/heap.h"
+#include "core/options.h"
+#include "core/os.h"
+#include "core/stats.h"
+#include "preload/minitc.h"
+
+namespace minitc {
+
+std::atomic<Stage> g_stage{Stage::kCold};
+
+namespace {
+
+// Null until the loader has relocated this library: only then may anything be called or read through
+// the GOT. Volatile, or the compiler would know better.
+const volatile void* volatile relocation_probe = &relocation_probe;
+bool constructors_run = false;
+bool report_at_exit = false;
+
+void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
+
+}  // namespace
+
+// The heap starts at the first call that finds the process ready for it: this library relocated, the
+// main thread's TLS in place, libc initialised (which sets environ). A call during the start, from the
+// functions called below or from another thread, is served by the bootstrap arena.
+bool start_heap() {
+  if (relocation_probe == nullptr || t_cache == nullptr) return false;
+  if (environ == nullptr && !constructors_run) return false;
+  Stage expected = Stage::kCold;
+  if (!g_stage.compare_exchange_strong(expected, Stage::kStarting)) {
+    return expected == Stage::kReady;
+  }
+
+  Options options;
+  if (getauxval(AT_SECURE) == 0) parse_options(environ, options, say);
+  g_heap.init(kernel_os(), options);
+  g_stage.store(Stage::kReady, std::memory_order_release);
+  g_heap.open();
+
+  // As early as can be: handlers registered later run their prepare before ours and the rest after.
+  pthread_atfork([] { ForkHold::prepare(g_heap); }, [] { ForkHold::parent(g_heap); },
+                 [] { ForkHold::child(g_heap); });
+  report_at_exit = options.stats != 0;
+  if (options.verbose != 0) {
+    Text text;
+    text << minitc_version();
+    describe_options(options, text);
+    say(text);
+  }
+  return true;
+}
+
+namespace {
+
+[[gnu::constructor]] void start_at_load() {
+  constructors_run = true;
+  heap_is_usable();
+}
+
+[[gnu::destructor]] void report_at_end() {
+  if (!report_at_exit) return;
+  Snapshot snapshot;
+  Snapshot::take(g_heap, snapshot);
+  report_text(snapshot, print_line, nullptr);
+}
+
+}  // namespace
+}  // namespace minitc
+
+const char* minitc_version(void) { return MINITC_VERSION; }

@@ -1,0 +1,23 @@
+// Start and end of the library's life in a process.
+#pragma once
+
+#include <atomic>
+
+#include "core/base.h"
+#include "core/lock.h"
+
+namespace minitc {
+
+enum class Stage : unsigned char { kCold, kStarting, kReady };
+extern std::atomic<Stage> g_stage;
+
+// Tries to make the heap ready; whether it is.
+MINITC_COLD bool start_heap();
+
+// Whether the heap may be called here and now. If not, the bootstrap arena has to serve.
+inline bool heap_is_usable() {
+  if (g_stage.load(std::memory_order_acquire) != Stage::kReady && !start_heap()) return false;
+  return !inside_critical_section();
+}
+
+}  // namespace minitc
