@@ -1,4 +1,4 @@
-# libminitc: `make` builds the library with no package but the compiler. README.md says the rest.
+# libminitc. `make` builds the library and needs no package but the compiler; README.md says the rest.
 
 CXX      ?= g++
 BUILD    ?= build
@@ -6,28 +6,150 @@ LIB      ?= libminitc.so
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 CMD      ?=
+# make test ONLY=pattern runs some of the tests.
+ONLY     ?=
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+
+# --- The library ---------------------------------------------------------------------------------
 
 CXXFLAGS ?= -O2 -g
-WARN     := -Wall -Wextra -Werror
-COMMON   := -std=c++20 -I. $(WARN) -MMD -MP -pthread
-CORE_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics
-LIB_FLAGS  := $(CORE_FLAGS) -fPIC -fvisibility=hidden -ftls-model=initial-exec \
-              -ffunction-sections -fdata-sections -fno-plt
-# The C++ driver would add libstdc++ and libm; gcc and clang have C drivers that do not.
-LINK     := $(if $(findstring clang,$(CXX)),clang,gcc)
-LDFLAGS  := -shared -static-libgcc -Wl,-soname,libminitc.so -Wl,--version-script=preload/exports.map \
-            -Wl,-z,now,-z,relro,-z,nodelete,-z,defs -Wl,--gc-sections -Wl,--as-needed -pthread
+COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread
+LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC -fvisibility=hidden \
+             -ftls-model=initial-exec -fno-plt -ffunction-sections -fdata-sections
+# The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.
+LINK     ?= $(if $(findstring clang,$(CXX)),clang,gcc)
+LDFLAGS  ?=
+LINK_FLAGS := -shared -static-libgcc -pthread -Wl,-soname,libminitc.so \
+              -Wl,--version-script=preload/exports.map -Wl,-z,now,-z,relro,-z,nodelete,-z,defs \
+              -Wl,--gc-sections -Wl,--as-needed
 
 CORE     := $(wildcard core/*.cc)
-PRELOAD  := $(wildcard preload/*.cc)
-LIB_OBJ  := $(patsubst %.cc,$(BUILD)/lib/%.o,$(CORE) $(PRELOAD))
+LIB_OBJ  := $(patsubst %.cc,$(BUILD)/lib/%.o,$(CORE) $(wildcard preload/*.cc))
 
 .PHONY: all
 all: $(LIB)
 
 $(LIB): $(LIB_OBJ) preload/exports.map
-	$(LINK) $(LDFLAGS) $(LIB_OBJ) -o $@
+	$(LINK) $(LINK_FLAGS) $(LDFLAGS) $(LIB_OBJ) -o $@
 
 $(BUILD)/lib/%.o: %.cc Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(LIB_FLAGS) $(CXXFLAGS) -c $< -o $@
+
+# The same library with every MINITC_ASSERT in it: build/debug/libminitc.so.
+.PHONY: debug
+debug:
+	$(MAKE) BUILD=$(BUILD)/debug LIB=$(BUILD)/debug/libminitc.so CXXFLAGS='-O1 -g -DMINITC_DEBUG'
+
+# --- Run it --------------------------------------------------------------------------------------
+
+# The packages that tests and checks use; scripts/need.sh installs what is missing.
+RUN_PACKAGES   := python3 sqlite3
+TEST_PACKAGES  := $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
+                  binutils strace libcap2-bin procps
+CHECK_PACKAGES := python3 binutils clang clang-tidy clang-format libclang-rt-dev
+
+.PHONY: run
+run: $(LIB)
+	@scripts/need.sh $(RUN_PACKAGES) $(if $(findstring redis,$(CMD)),redis-server redis-tools)
+	@scripts/run_workload.py --lib $(abspath $(LIB)) -- $(CMD)
+
+# --- Tests ---------------------------------------------------------------------------------------
+
+# Unit and model tests, three times: with all asserts, and under the sanitizers.
+VARIANTS    := plain asan tsan
+SAN_plain   := -O1
+SAN_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SAN_tsan    := -O1 -fsanitize=thread
+UNIT_FLAGS   = $(COMMON) -g -DMINITC_DEBUG $(SAN_$(1))
+UNIT_SRC    := $(wildcard test/unit/*.cc)
+MODEL_SRC   := $(wildcard test/model/*.cc)
+CATCH       := /usr/include/catch2/catch.hpp
+UNIT_BIN    := $(foreach v,$(VARIANTS),$(BUILD)/test/unit-$(v) $(BUILD)/test/model-$(v))
+
+# $(1): the variant. Catch's header is compiled once for it.
+define VARIANT_RULES
+$(BUILD)/$(1)/catch2/catch.hpp.gch: Makefile
+	@mkdir -p $$(@D)
+	$$(CXX) $(call UNIT_FLAGS,$(1)) -x c++-header $(CATCH) -o $$@
+$(BUILD)/$(1)/core/%.o: core/%.cc Makefile
+	@mkdir -p $$(@D)
+	$$(CXX) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
+$(BUILD)/$(1)/test/%.o: test/%.cc $(BUILD)/$(1)/catch2/catch.hpp.gch
+	@mkdir -p $$(@D)
+	$$(CXX) -I$(BUILD)/$(1) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
+$(BUILD)/test/unit-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(UNIT_SRC) $(CORE))
+	@mkdir -p $$(@D)
+	$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
+$(BUILD)/test/model-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(MODEL_SRC) $(CORE))
+	@mkdir -p $$(@D)
+	$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
+endef
+$(foreach v,$(VARIANTS),$(eval $(call VARIANT_RULES,$(v))))
+
+# Whole programs. A comment in the first line, // CFLAGS: … or // LDFLAGS: …, adds flags for one.
+PROGRAM_FLAGS := -O1 -g -Wall -Wextra -Werror -fno-builtin -pthread
+flags_of = $(shell sed -n '1s|^// $(1): ||p' $(2))
+SOURCES  := $(wildcard test/misuse/*.c test/misuse/*.cc test/preload/*.c test/preload/*.cc \
+              test/stress/*.cc)
+SOURCES  := $(filter-out test/stress/templates.cc,$(SOURCES))
+PLUGINS  := $(patsubst test/%,$(BUILD)/test/%.so,$(basename $(filter test/preload/lib_%,$(SOURCES))))
+PROGRAMS := $(patsubst test/%,$(BUILD)/test/%,$(basename $(filter-out test/preload/lib_%,$(SOURCES))))
+
+$(BUILD)/test/preload/lib_%.so: test/preload/lib_%.c
+	@mkdir -p $(@D)
+	gcc -std=gnu11 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	  $(call flags_of,LDFLAGS,$<) -o $@
+$(BUILD)/test/preload/lib_%.so: test/preload/lib_%.cc
+	@mkdir -p $(@D)
+	g++ -std=c++20 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	  $(call flags_of,LDFLAGS,$<) -o $@
+$(BUILD)/test/%: test/%.c $(PLUGINS) $(wildcard test/*/*.h)
+	@mkdir -p $(@D)
+	gcc -std=gnu11 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+$(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
+	@mkdir -p $(@D)
+	g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+
+.PHONY: programs unit
+programs: $(PROGRAMS) $(PLUGINS)
+unit: $(UNIT_BIN)
+
+# The packages first: the programs do not compile without Catch2. Then one make that may use all cores.
+.PHONY: test
+test: $(LIB)
+	@scripts/need.sh $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory -j$(shell nproc) unit programs
+	@scripts/run_tests.py $(BUILD) --lib $(LIB) $(if $(ONLY),--only '$(ONLY)') \
+	  $(foreach b,$(UNIT_BIN),--catch $(notdir $(b))=$(b)) \
+	  --pytest test/misuse test/preload test/stress
+
+# --- Checks --------------------------------------------------------------------------------------
+
+.PHONY: check
+check: $(LIB)
+	@scripts/need.sh $(CHECK_PACKAGES)
+	@scripts/run_checks.py \
+	  layers='scripts/check_layers.py' \
+	  exports='scripts/check_exports.py $(LIB) preload/exports.map' \
+	  fastpath='scripts/check_fastpath.py $(LIB) test/golden/fastpath.txt' \
+	  headers='scripts/check_headers.sh' \
+	  invariants='scripts/check_invariants.py' \
+	  style='scripts/check_style.py' \
+	  tidy='scripts/check_tidy.sh'
+
+# --- Install -------------------------------------------------------------------------------------
+
+.PHONY: install clean
+install: $(LIB)
+	install -D -m 755 $(LIB) $(DESTDIR)$(PREFIX)/lib/libminitc.so
+	install -D -m 644 preload/minitc.h $(DESTDIR)$(PREFIX)/include/minitc.h
+	install -D -m 644 docs/libminitc.3 $(DESTDIR)$(PREFIX)/share/man/man3/libminitc.3
+
+clean:
+	rm -rf $(BUILD) $(LIB)
+
+-include $(LIB_OBJ:.o=.d)
+-include $(foreach v,$(VARIANTS),$(patsubst %.cc,$(BUILD)/$(v)/%.d,$(UNIT_SRC) $(MODEL_SRC) $(CORE)))

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <atomic>
 
 namespace minitc {
 
@@ -10,6 +11,29 @@ constinit ThreadCache g_no_cache;
 constinit ThreadCache g_cache_gone;
 constinit thread_local ThreadCache* t_cache = &g_no_cache;
 constinit Heap g_heap;
+
+namespace {
+
+// While the slow path is at work on a cache, the thread has none: a signal handler that allocates then
+// goes straight to the central cache.
+class CacheLease {
+ public:
+  explicit CacheLease(ThreadCache* cache) : cache_(cache) {
+    t_cache = &g_cache_gone;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  ~CacheLease() {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    t_cache = cache_;
+  }
+  CacheLease(const CacheLease&) = delete;
+  CacheLease& operator=(const CacheLease&) = delete;
+
+ private:
+  ThreadCache* const cache_;
+};
+
+}  // namespace
 
 bool Heap::init(const Os& os, const Options& options) {
   os_ = os;
@@ -34,6 +58,7 @@ void* Heap::allocate_slow(std::size_t bytes) {
   if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/false);
   const unsigned cls = class_of(bytes);
   if (ThreadCache* const cache = own_cache(); cache != nullptr) {
+    const CacheLease lease(cache);
     return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
   }
   void* object = nullptr;
@@ -75,7 +100,9 @@ void Heap::deallocate_slow(void* ptr) {
   } else if (t_cache == &g_no_cache || t_cache == &g_cache_gone) {
     central_[cls].spill(&ptr, 1, Caller::kFree);
   } else {
-    t_cache->spill(cls, ptr);
+    ThreadCache* const cache = t_cache;
+    const CacheLease lease(cache);
+    cache->spill(cls, ptr);
   }
 }
 
@@ -83,6 +110,10 @@ void Heap::deallocate_slow(void* ptr) {
 
 void* Heap::resize(void* ptr, std::size_t bytes) {
   const Finding old = find_or_die(ptr, Caller::kRealloc);
+  if (bytes == 0) {
+    deallocate(ptr);
+    return nullptr;
+  }
   Span* const span = map_.span_at(PageId::of(ptr));
   const bool is_large = span->state == SpanState::kLarge;
   // It stays where it is if it fits and would not leave more than half (of a large one, a quarter)
@@ -109,10 +140,13 @@ void* Heap::resize_large(Span* span, std::size_t bytes) {
   if (target == nullptr) target = pages_.acquire_large(pages, kOnePage);
   if (target == nullptr) return nullptr;
   void* const object = target->start.ptr();
-  if (span->length.bytes() < kMoveBytes || !pages_.move_pages(span, target)) {
-    memcpy(object, span->start.ptr(), std::min(span->length, target->length).bytes());
-    pages_.release_large(span->start.ptr());
+  if (span->length.bytes() >= kMoveBytes && target->length > span->length) {
+    const Move result = pages_.move_pages(span, target);
+    if (result == Move::kDone) return object;
+    if (result == Move::kLost) return nullptr;
   }
+  memcpy(object, span->start.ptr(), std::min(span->length, target->length).bytes());
+  pages_.release_large(span->start.ptr());
   return object;
 }
 
@@ -178,7 +212,10 @@ void Heap::retire_cache() {
 // --- The whole ---------------------------------------------------------------------------------
 
 std::size_t Heap::trim() {
-  if (t_cache != &g_no_cache && t_cache != &g_cache_gone) t_cache->flush();
+  if (ThreadCache* const cache = t_cache; cache != &g_no_cache && cache != &g_cache_gone) {
+    const CacheLease lease(cache);
+    cache->flush();
+  }
   for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].trim();
   return pages_.trim();
 }

@@ -81,8 +81,8 @@ class Heap {
   void* allocate_zeroed(std::size_t bytes);
   // Frees an object; dies of a bad pointer.
   MINITC_COLD void deallocate_slow(void* ptr);
-  // The object at `ptr`, with all its bytes, moved if need be to where it has `bytes` (not 0); null,
-  // and the object unchanged, if the OS refuses. Dies of a bad pointer.
+  // The object at `ptr`, with all its bytes, moved if need be to where it has `bytes`; null, and the
+  // object unchanged, if the OS refuses. With 0 bytes it is freed, and null. Dies of a bad pointer.
   void* resize(void* ptr, std::size_t bytes);
   // The bytes of the object at `ptr` that the program may use. Dies of a bad pointer.
   std::size_t usable_size(const void* ptr);

@@ -53,10 +53,11 @@ long system_call(long number, long a, long b, long c, long d = 0, long e = 0, lo
 
 long as_long(const void* ptr) { return reinterpret_cast<long>(ptr); }
 
-void* map(std::size_t bytes) {
-  const long start =
-      system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+// `at`: null, or where it must be, whatever is mapped there.
+void* map(void* at, std::size_t bytes) {
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
+  const long start = system_call(SYS_mmap, as_long(at), static_cast<long>(bytes),
+                                 PROT_READ | PROT_WRITE, flags, -1, 0);
   return failed(start) ? nullptr : reinterpret_cast<void*>(start);
 }
 
@@ -84,10 +85,15 @@ bool decommit(void* start, std::size_t bytes) {
   return known == kZeroes;
 }
 
-bool move(void* from, void* to, std::size_t bytes) {
-  return !failed(system_call(SYS_mremap, as_long(from), static_cast<long>(bytes),
-                             static_cast<long>(bytes),
-                             MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, as_long(to)));
+// The kernel may refuse after it has unmapped the target, for example if `from` spans two of its
+// mappings; the target is then mapped again.
+Move move(void* from, void* to, std::size_t bytes) {
+  const long length = static_cast<long>(bytes);
+  const int flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
+  if (!failed(system_call(SYS_mremap, as_long(from), length, length, flags, as_long(to)))) {
+    return Move::kDone;
+  }
+  return map(to, bytes) != nullptr ? Move::kRefused : Move::kLost;
 }
 
 }  // namespace
@@ -95,12 +101,12 @@ bool move(void* from, void* to, std::size_t bytes) {
 // The kernel places new mappings below the last, so that after the first they come aligned by
 // themselves; one that does not is taken again with room to cut.
 void* reserve_from_kernel(std::size_t bytes) {
-  char* start = static_cast<char*>(map(bytes));
+  char* start = static_cast<char*>(map(nullptr, bytes));
   if (start == nullptr) return nullptr;
   const std::size_t skew = reinterpret_cast<std::uintptr_t>(start) & (kPageBytes - 1);
   if (skew == 0) return start;
   unmap(start, bytes);
-  start = static_cast<char*>(map(bytes + kPageBytes));
+  start = static_cast<char*>(map(nullptr, bytes + kPageBytes));
   if (start == nullptr) return nullptr;
   const std::size_t head =
       align_up(reinterpret_cast<std::uintptr_t>(start), kPageBytes) -

@@ -13,6 +13,12 @@
 
 namespace minitc {
 
+enum class Move : std::uint8_t {
+  kDone,
+  kRefused,  // `from` is as it was, the contents of `to` are lost
+  kLost,     // `from` is as it was, `to` is not mapped any more
+};
+
 // What the page heap and the metadata arena ask of the OS. A table, so that a test can pass one
 // that fails at the n-th call; it is off every fast path.
 struct Os {
@@ -25,8 +31,8 @@ struct Os {
   // multiples of page_bytes. False if refused or if they may read as anything but zeros.
   bool (*decommit)(void* start, std::size_t bytes);
   // Moves the pages of [from, from + bytes) to `to`, whose own are dropped; `from` then reads as
-  // zeros. False if refused; both ranges are then as they were.
-  bool (*move)(void* from, void* to, std::size_t bytes);
+  // zeros.
+  Move (*move)(void* from, void* to, std::size_t bytes);
   // The kernel's page size in bytes: a power of two, 4 KiB to 64 KiB.
   std::size_t page_bytes;
 };

@@ -106,22 +106,23 @@ bool PageHeap::resize_in_place(Span* span, PageCount pages) {
   return true;
 }
 
-bool PageHeap::move_pages(Span* from, Span* to) {
+Move PageHeap::move_pages(Span* from, Span* to) {
   const std::size_t misaligned =
       (from->start.address() | to->start.address() | from->length.bytes()) &
       (os_->page_bytes - 1);
   {
     const LockGuard guard(lock_);
-    if (misaligned != 0 || moves_ == kMaxMoves) return false;
+    if (misaligned != 0 || moves_ == kMaxMoves) return Move::kRefused;
     ++moves_;
   }
   // Both spans are the caller's.
-  if (!os_->move(from->start.ptr(), to->start.ptr(), from->length.bytes())) return false;
+  const Move result = os_->move(from->start.ptr(), to->start.ptr(), from->length.bytes());
+  if (result != Move::kDone) return result;
   const LockGuard guard(lock_);
   stats_.large -= from->length;
   --stats_.large_count;
   put_back_locked(from, SpanState::kReturned);
-  return true;
+  return Move::kDone;
 }
 
 std::size_t PageHeap::trim() { return return_excess(/*all=*/true).bytes(); }

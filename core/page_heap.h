@@ -53,9 +53,9 @@ class PageHeap {
 
   // Makes a large span `pages` long without moving it. False if what follows it is not free.
   bool resize_in_place(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
-  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from`. False if
-  // the OS refuses, which changes nothing.
-  bool move_pages(Span* from, Span* to) MINITC_EXCLUDES(lock_);
+  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from` if that is
+  // kDone. After kLost, `to` must not be touched nor released: its addresses are lost.
+  Move move_pages(Span* from, Span* to) MINITC_EXCLUDES(lock_);
 
   // Returns all committed free runs to the OS; the number of bytes returned.
   std::size_t trim() MINITC_EXCLUDES(lock_);

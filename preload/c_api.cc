@@ -59,14 +59,16 @@ MINITC_COLD void* calloc_slow(std::size_t bytes) {
 // As realloc().
 void* resize(void* ptr, std::size_t bytes) {
   if (ptr == nullptr) return g_heap.allocate(bytes, malloc_slow);
-  if (bytes == 0) {
-    g_heap.deallocate(ptr, free_slow);
-    return nullptr;
-  }
   if (bytes > PTRDIFF_MAX) return or_enomem(nullptr);
   if (!bootstrap_owns(ptr)) {
     // Not usable: in a signal handler that interrupted the heap, where nothing can be looked up.
-    return or_enomem(heap_is_usable() ? g_heap.resize(ptr, bytes) : nullptr);
+    if (!heap_is_usable()) return or_enomem(nullptr);
+    void* const object = g_heap.resize(ptr, bytes);
+    return bytes == 0 ? nullptr : or_enomem(object);
+  }
+  if (bytes == 0) {
+    bootstrap_deallocate(ptr);
+    return nullptr;
   }
   void* const object = g_heap.allocate(bytes, malloc_slow);
   if (object == nullptr) return nullptr;
