@@ -9,6 +9,9 @@ CMD      ?=
 # make test ONLY=pattern runs some of the tests.
 ONLY     ?=
 
+# make V=1 shows the commands.
+Q        := $(if $(V),,@)
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
@@ -32,11 +35,13 @@ LIB_OBJ  := $(patsubst %.cc,$(BUILD)/lib/%.o,$(CORE) $(wildcard preload/*.cc))
 all: $(LIB)
 
 $(LIB): $(LIB_OBJ) preload/exports.map
-	$(LINK) $(LINK_FLAGS) $(LDFLAGS) $(LIB_OBJ) -o $@
+	@echo '  build $@'
+	$(Q)$(LINK) $(LINK_FLAGS) $(LDFLAGS) $(LIB_OBJ) -o $@
 
 $(BUILD)/lib/%.o: %.cc Makefile
 	@mkdir -p $(@D)
-	$(CXX) $(LIB_FLAGS) $(CXXFLAGS) -c $< -o $@
+	@echo '  build $@'
+	$(Q)$(CXX) $(LIB_FLAGS) $(CXXFLAGS) -c $< -o $@
 
 # The same library with every MINITC_ASSERT in it: build/debug/libminitc.so.
 .PHONY: debug
@@ -73,19 +78,24 @@ UNIT_BIN    := $(foreach v,$(VARIANTS),$(BUILD)/test/unit-$(v) $(BUILD)/test/mod
 define VARIANT_RULES
 $(BUILD)/$(1)/catch2/catch.hpp.gch: Makefile
 	@mkdir -p $$(@D)
-	$$(CXX) $(call UNIT_FLAGS,$(1)) -x c++-header $(CATCH) -o $$@
+	@echo '  build $$@'
+	$(Q)$$(CXX) $(call UNIT_FLAGS,$(1)) -x c++-header $(CATCH) -o $$@
 $(BUILD)/$(1)/core/%.o: core/%.cc Makefile
 	@mkdir -p $$(@D)
-	$$(CXX) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
+	@echo '  build $$@'
+	$(Q)$$(CXX) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
 $(BUILD)/$(1)/test/%.o: test/%.cc $(BUILD)/$(1)/catch2/catch.hpp.gch
 	@mkdir -p $$(@D)
-	$$(CXX) -I$(BUILD)/$(1) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
+	@echo '  build $$@'
+	$(Q)$$(CXX) -I$(BUILD)/$(1) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
 $(BUILD)/test/unit-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(UNIT_SRC) $(CORE))
 	@mkdir -p $$(@D)
-	$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
+	@echo '  build $$@'
+	$(Q)$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
 $(BUILD)/test/model-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(MODEL_SRC) $(CORE))
 	@mkdir -p $$(@D)
-	$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
+	@echo '  build $$@'
+	$(Q)$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT_RULES,$(v))))
 
@@ -100,18 +110,22 @@ PROGRAMS := $(patsubst test/%,$(BUILD)/test/%,$(basename $(filter-out test/prelo
 
 $(BUILD)/test/preload/lib_%.so: test/preload/lib_%.c
 	@mkdir -p $(@D)
-	gcc -std=gnu11 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	@echo '  build $@'
+	$(Q)gcc -std=gnu11 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
 	  $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/preload/lib_%.so: test/preload/lib_%.cc
 	@mkdir -p $(@D)
-	g++ -std=c++20 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	@echo '  build $@'
+	$(Q)g++ -std=c++20 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
 	  $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/%: test/%.c $(PLUGINS) $(wildcard test/*/*.h)
 	@mkdir -p $(@D)
-	gcc -std=gnu11 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+	@echo '  build $@'
+	$(Q)gcc -std=gnu11 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
 	@mkdir -p $(@D)
-	g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+	@echo '  build $@'
+	$(Q)g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 
 .PHONY: programs unit
 programs: $(PROGRAMS) $(PLUGINS)

@@ -20,8 +20,7 @@ void ForkHold::release(Heap& heap) {
 void ForkHold::parent(Heap& heap) { release(heap); }
 
 void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-  const bool has_cache = t_cache != &g_no_cache && t_cache != &g_cache_gone;
-  ThreadCache* const own = has_cache ? t_cache : nullptr;
+  ThreadCache* const own = current_cache();
   std::size_t held = 0;
   if (own != nullptr) {
     own->prev = own->next = nullptr;

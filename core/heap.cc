@@ -97,12 +97,11 @@ void Heap::deallocate_slow(void* ptr) {
   if (cls == 0) {
     const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
     if (finding.verdict != Verdict::kLive) die_of_bad_pointer(Caller::kFree, ptr, finding);
-  } else if (t_cache == &g_no_cache || t_cache == &g_cache_gone) {
-    central_[cls].spill(&ptr, 1, Caller::kFree);
-  } else {
-    ThreadCache* const cache = t_cache;
+  } else if (ThreadCache* const cache = current_cache(); cache != nullptr) {
     const CacheLease lease(cache);
     cache->spill(cls, ptr);
+  } else {
+    central_[cls].spill(&ptr, 1, Caller::kFree);
   }
 }
 
@@ -174,8 +173,7 @@ Finding Heap::find_or_die(const void* ptr, Caller caller) {
 // --- Threads -----------------------------------------------------------------------------------
 
 ThreadCache* Heap::own_cache() {
-  if (t_cache == &g_no_cache && use_caches_) return adopt_cache();
-  return t_cache == &g_no_cache || t_cache == &g_cache_gone ? nullptr : t_cache;
+  return t_cache == &g_no_cache && use_caches_ ? adopt_cache() : current_cache();
 }
 
 ThreadCache* Heap::adopt_cache() {
@@ -197,9 +195,9 @@ ThreadCache* Heap::adopt_cache() {
 }
 
 void Heap::retire_cache() {
-  ThreadCache* const cache = t_cache;
+  ThreadCache* const cache = current_cache();
   t_cache = &g_cache_gone;
-  if (cache == &g_no_cache || cache == &g_cache_gone) return;
+  if (cache == nullptr) return;
   cache->flush();
   {
     const LockGuard guard(threads_lock_);
@@ -212,7 +210,7 @@ void Heap::retire_cache() {
 // --- The whole ---------------------------------------------------------------------------------
 
 std::size_t Heap::trim() {
-  if (ThreadCache* const cache = t_cache; cache != &g_no_cache && cache != &g_cache_gone) {
+  if (ThreadCache* const cache = current_cache(); cache != nullptr) {
     const CacheLease lease(cache);
     cache->flush();
   }

@@ -35,6 +35,11 @@ extern constinit ThreadCache g_cache_gone;
 // loader has set up the main thread's TLS, when the heap is not ready either.
 [[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_cache;
 
+// This thread's cache, or null if it has none.
+inline ThreadCache* current_cache() {
+  return t_cache == &g_no_cache || t_cache == &g_cache_gone ? nullptr : t_cache;
+}
+
 class Heap {
  public:
   constexpr Heap() = default;
