@@ -69,7 +69,7 @@ void CentralCache::trim() {
 }
 
 Finding CentralCache::find(const void* ptr) const {
-  const Place place = place_of(ptr);
+  const Place place = place_of(ptr, nullptr);
   if (place.finding.verdict != Verdict::kLive) return place.finding;
   const std::uint64_t home = place.span->home_word(place.index).load(std::memory_order_relaxed);
   if ((home & Span::mask_of(place.index)) != 0) return {Verdict::kFreed};
@@ -84,13 +84,17 @@ CentralStats CentralCache::stats() {
           .stored = stored_};
 }
 
-// Decides by the pointer's place alone; whether the object is home is not looked at.
-CentralCache::Place CentralCache::place_of(const void* ptr) const {
-  Span* const span = map_->span_at(PageId::of(ptr));
-  if (span == nullptr || span->state != SpanState::kSmall || span->cls != cls_) {
-    return {nullptr, 0, {Verdict::kStale}};
-  }
+// Decides by the pointer's place alone; whether the object is home is not looked at. `hint`: a span of
+// this class to try first, or null.
+CentralCache::Place CentralCache::place_of(const void* ptr, Span* hint) const {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
+  Span* span = hint;
+  if (span == nullptr || address - span->start.address() >= span->length.bytes()) {
+    span = map_->span_at(PageId::of(ptr));
+    if (span == nullptr || span->state != SpanState::kSmall || span->cls != cls_) {
+      return {nullptr, 0, {Verdict::kStale}};
+    }
+  }
   const std::size_t index = object_index(size_class(), address - span->start.address());
   if (index >= size_class().objects) return {nullptr, 0, {Verdict::kForeign}};
   const std::uintptr_t start = span->start.address() + index * size_class().bytes;
@@ -98,30 +102,56 @@ CentralCache::Place CentralCache::place_of(const void* ptr) const {
   return {span, index, {verdict, start, size_class().bytes}};
 }
 
-// Checks each pointer and marks its object as home.
-void CentralCache::admit(void* const* objects, std::size_t count, Caller caller) {
+// Calls visit(span, index, mask, first, last) for each stretch [first, last) of the pointers whose
+// bits are in one word of a span's bitmaps: that of object `index`. Batches were carved in order of
+// address, so that stretches tend to be long. Dies of a bad pointer.
+template <typename Visit>
+void CentralCache::for_each_word(void* const* objects, std::size_t count, Caller caller,
+                                 Visit&& visit) const {
+  Span* span = nullptr;
+  std::size_t index = 0;
+  std::uint64_t mask = 0;
+  std::size_t first = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    const Place place = place_of(objects[i]);
+    const Place place = place_of(objects[i], span);
     if (place.finding.verdict != Verdict::kLive) [[unlikely]] {
       die_of_bad_pointer(caller, objects[i], place.finding);
     }
-    const std::uint64_t mask = Span::mask_of(place.index);
-    // I7
-    if ((place.span->home_word(place.index).fetch_or(mask, std::memory_order_relaxed) & mask) != 0)
-        [[unlikely]] {
-      die_of_bad_pointer(caller, objects[i], {Verdict::kFreed});
+    const std::uint64_t bit = Span::mask_of(place.index);
+    if (place.span != span || place.index / 64 != index / 64 || (mask & bit) != 0) {
+      if (mask != 0) visit(span, index, mask, objects + first, objects + i);
+      span = place.span;
+      index = place.index;
+      mask = 0;
+      first = i;
     }
+    mask |= bit;
   }
+  if (mask != 0) visit(span, index, mask, objects + first, objects + count);
+}
+
+// Checks each pointer and marks its object as home.
+void CentralCache::admit(void* const* objects, std::size_t count, Caller caller) {
+  for_each_word(objects, count, caller,
+                [=, this](Span* span, std::size_t index, std::uint64_t mask, void* const* first,
+                          void* const* last) {
+                  const std::uint64_t freed_before =
+                      span->home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
+                  if (freed_before == 0) [[likely]] return;
+                  while (first + 1 != last &&
+                         (freed_before & Span::mask_of(place_of(*first, span).index)) == 0) {
+                    ++first;
+                  }
+                  die_of_bad_pointer(caller, *first, {Verdict::kFreed});
+                });
 }
 
 // Marks objects that were in the store as away.
 void CentralCache::dismiss(void* const* objects, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const Place place = place_of(objects[i]);
-    MINITC_ASSERT(place.finding.verdict == Verdict::kLive);  // I7
-    place.span->home_word(place.index)
-        .fetch_and(~Span::mask_of(place.index), std::memory_order_relaxed);
-  }
+  for_each_word(objects, count, Caller::kFree,
+                [](Span* span, std::size_t index, std::uint64_t mask, void* const*, void* const*) {
+                  span->home_word(index).fetch_and(~mask, std::memory_order_relaxed);
+                });
 }
 
 // A span with all its objects free, in no list.
@@ -217,19 +247,18 @@ std::size_t CentralCache::carve_locked(Span* span, void** out, std::size_t count
 // Puts objects that are home, but in no span, into their spans. Spans that are then all free go to
 // `empties`.
 void CentralCache::send_home_locked(void* const* objects, std::size_t count, SpanList& empties) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const Place place = place_of(objects[i]);
-    Span* const span = place.span;
-    std::uint64_t& word = span->free_word(place.index);
-    MINITC_ASSERT((word & Span::mask_of(place.index)) == 0);  // I7
-    word |= Span::mask_of(place.index);
-    change_free_count_locked(span, span->free_count + 1);
-    if (span->free_count == size_class().objects) {
-      --spans_;
-      free_objects_ -= span->free_count;
-      empties.push(span);
-    }
-  }
+  for_each_word(objects, count, Caller::kFree,
+                [&](Span* span, std::size_t index, std::uint64_t mask, void* const*, void* const*)
+                    MINITC_NO_THREAD_SAFETY_ANALYSIS {
+                      MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
+                      span->free_word(index) |= mask;
+                      change_free_count_locked(
+                          span, span->free_count + static_cast<std::size_t>(std::popcount(mask)));
+                      if (span->free_count != size_class().objects) return;
+                      --spans_;
+                      free_objects_ -= span->free_count;
+                      empties.push(span);
+                    });
 }
 
 // --- Self-check --------------------------------------------------------------------------------
@@ -238,7 +267,7 @@ void CentralCache::check() {
   const LockGuard guard(lock_);
   void* const* const store = store_.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < stored_; ++i) {
-    const Place place = place_of(store[i]);
+    const Place place = place_of(store[i], nullptr);
     MINITC_CHECK(place.finding.verdict == Verdict::kLive);  // I7
     const std::uint64_t mask = Span::mask_of(place.index);
     MINITC_CHECK((place.span->home_word(place.index) & mask) != 0);  // I7

@@ -70,7 +70,9 @@ class alignas(64) CentralCache {
   };
 
   const SizeClass& size_class() const { return kSizeClasses[cls_]; }
-  Place place_of(const void* ptr) const;
+  Place place_of(const void* ptr, Span* hint) const;
+  template <typename Visit>
+  void for_each_word(void* const* objects, std::size_t count, Caller caller, Visit&& visit) const;
   void admit(void* const* objects, std::size_t count, Caller caller);
   void dismiss(void* const* objects, std::size_t count);
   Span* new_span() MINITC_EXCLUDES(lock_);
