@@ -13,9 +13,9 @@
 // MINITC_CHECK holds in every build: what it guards would corrupt the program's memory.
 // MINITC_ASSERT holds in debug builds and in the unit tests. Numbers behind them (// I7) are those
 // of docs/invariants.md.
-#define MINITC_CHECK(condition)                                                  \
-  (__builtin_expect(static_cast<bool>(condition), 1)                             \
-       ? static_cast<void>(0)                                                    \
+#define MINITC_CHECK(condition)                      \
+  (__builtin_expect(static_cast<bool>(condition), 1) \
+       ? static_cast<void>(0)                        \
        : ::minitc::die_of_check(#condition, __FILE__, __LINE__))
 #if defined(MINITC_DEBUG)
 #define MINITC_ASSERT(condition) MINITC_CHECK(condition)
@@ -38,6 +38,15 @@
 #define MINITC_EXCLUDES(...) MINITC_THREAD_ANNOTATION(locks_excluded(__VA_ARGS__))
 #define MINITC_RETURNS_LOCK(x) MINITC_THREAD_ANNOTATION(lock_returned(x))
 #define MINITC_NO_THREAD_SAFETY_ANALYSIS MINITC_THREAD_ANNOTATION(no_thread_safety_analysis)
+
+// Tells the processor that this is a waiting loop.
+#if defined(__x86_64__)
+#define MINITC_SPIN_PAUSE() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define MINITC_SPIN_PAUSE() asm volatile("yield")
+#else
+#define MINITC_SPIN_PAUSE() static_cast<void>(0)
+#endif
 
 namespace minitc {
 
@@ -72,7 +81,9 @@ struct PageCount {
 struct PageId {
   std::uintptr_t value = 0;
 
-  static PageId of(const void* ptr) { return {reinterpret_cast<std::uintptr_t>(ptr) >> kPageShift}; }
+  static PageId of(const void* ptr) {
+    return {reinterpret_cast<std::uintptr_t>(ptr) >> kPageShift};
+  }
   std::uintptr_t address() const { return value << kPageShift; }
   char* ptr() const { return reinterpret_cast<char*>(address()); }
   constexpr auto operator<=>(const PageId&) const = default;

@@ -84,8 +84,8 @@ CentralStats CentralCache::stats() {
           .stored = stored_};
 }
 
-// Decides by the pointer's place alone; whether the object is home is not looked at. `hint`: a span of
-// this class to try first, or null.
+// Decides by the pointer's place alone; whether the object is home is not looked at. `hint`: a span
+// of this class to try first, or null.
 CentralCache::Place CentralCache::place_of(const void* ptr, Span* hint) const {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
   Span* span = hint;
@@ -119,7 +119,7 @@ void CentralCache::for_each_word(void* const* objects, std::size_t count, Caller
     }
     const std::uint64_t bit = Span::mask_of(place.index);
     if (place.span != span || place.index / 64 != index / 64 || (mask & bit) != 0) {
-      if (mask != 0) visit(span, index, mask, objects + first, objects + i);
+      if (span != nullptr) visit(span, index, mask, objects + first, objects + i);
       span = place.span;
       index = place.index;
       mask = 0;
@@ -127,7 +127,7 @@ void CentralCache::for_each_word(void* const* objects, std::size_t count, Caller
     }
     mask |= bit;
   }
-  if (mask != 0) visit(span, index, mask, objects + first, objects + count);
+  if (span != nullptr) visit(span, index, mask, objects + first, objects + count);
 }
 
 // Checks each pointer and marks its object as home.
@@ -136,8 +136,10 @@ void CentralCache::admit(void* const* objects, std::size_t count, Caller caller)
                 [=, this](Span* span, std::size_t index, std::uint64_t mask, void* const* first,
                           void* const* last) {
                   const std::uint64_t freed_before =
-                      span->home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
-                  if (freed_before == 0) [[likely]] return;
+                      span->home_word(index).fetch_or(mask, std::memory_order_relaxed) &
+                      mask;  // I7
+                  if (freed_before == 0) [[likely]]
+                    return;
                   while (first + 1 != last &&
                          (freed_before & Span::mask_of(place_of(*first, span).index)) == 0) {
                     ++first;
@@ -183,16 +185,16 @@ void CentralCache::delete_spans(SpanList& empties) {
     Span* const span = empties.front();
     empties.remove(span);
     if (span->bits != span->own_bits) {
-      arena_->deallocate_block(
-          span->bits, MetadataArena::shift_of(2 * span->words() * sizeof(std::uint64_t)));
+      arena_->deallocate_block(span->bits,
+                               MetadataArena::shift_of(2 * span->words() * sizeof(std::uint64_t)));
     }
     span->bits = nullptr;
     heap_->release_small(span);
   }
 }
 
-// The store, or null if there is no memory for it. Outside the lock, since the arena may have to ask
-// the OS; of two threads that make one, one gives its own up.
+// The store, or null if there is no memory for it. Outside the lock, since the arena may have to
+// ask the OS; of two threads that make one, one gives its own up.
 void** CentralCache::make_store() {
   const unsigned shift = MetadataArena::shift_of(store_capacity() * sizeof(void*));
   void** const made = static_cast<void**>(arena_->allocate_block(shift));
@@ -225,8 +227,8 @@ void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
   }
 }
 
-// Takes up to `count` objects out of the span, the lowest first. They are put down in falling order,
-// since a stack hands out the last first.
+// Takes up to `count` objects out of the span, the lowest first. They are put down in falling
+// order, since a stack hands out the last first.
 std::size_t CentralCache::carve_locked(Span* span, void** out, std::size_t count) {
   const std::size_t taken = std::min<std::size_t>(count, span->free_count);
   std::size_t left = taken;
@@ -283,7 +285,7 @@ void CentralCache::check() {
         MINITC_CHECK((word & ~span->home_word(base).load(std::memory_order_relaxed)) == 0);  // I7
         count += static_cast<std::size_t>(std::popcount(word));
       }
-      MINITC_CHECK(count == span->free_count);                             // I8
+      MINITC_CHECK(count == span->free_count);                                // I8
       MINITC_CHECK(static_cast<std::size_t>(std::bit_width(count)) == list);  // I8
       free += count;
     }

@@ -4,11 +4,12 @@
 // store, if there is room, for the next thread that refills; otherwise its objects go home into
 // their spans. Objects are never touched: which are free is in the spans' bitmaps.
 //
-// Thread safety: all public methods may be called from any thread. The lock guards the store and the
-// spans' lists and `free` bits; under it no system call is made. A span's `home` bits are atomic and
-// are changed outside the lock, by the thread that has the objects in hand.
+// Thread safety: all public methods may be called from any thread. The lock guards the store and
+// the spans' lists and `free` bits; under it no system call is made. A span's `home` bits are
+// atomic and are changed outside the lock, by the thread that has the objects in hand.
 //
-// Invariants: I7  Every object of a small span is in exactly one place: with the program or a thread
+// Invariants: I7  Every object of a small span is in exactly one place: with the program or a
+// thread
 //                 (home 0, free 0), in the store (home 1, free 0), in its span (home 1, free 1).
 //             I8  A span's free_count is the number of its free bits; a span with some and not all
 //                 objects free is in the list for that many, any other in none.
@@ -94,7 +95,7 @@ class alignas(64) CentralCache {
 
   std::atomic<void**> store_{nullptr};  // made at the first spill; what it points to is guarded
   std::size_t stored_ MINITC_GUARDED_BY(lock_) = 0;
-  SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);  // [w]: spans whose free_count has width w
+  SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);      // [w]: spans whose free_count has width w
   std::uint32_t occupied_ MINITC_GUARDED_BY(lock_) = 0;  // bit w: lists_[w] is not empty
   std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;

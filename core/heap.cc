@@ -14,8 +14,8 @@ constinit Heap g_heap;
 
 namespace {
 
-// While the slow path is at work on a cache, the thread has none: a signal handler that allocates then
-// goes straight to the central cache.
+// While the slow path is at work on a cache, the thread has none: a signal handler that allocates
+// then goes straight to the central cache.
 class CacheLease {
  public:
   explicit CacheLease(ThreadCache* cache) : cache_(cache) {
@@ -128,7 +128,8 @@ void* Heap::resize(void* ptr, std::size_t bytes) {
   return object;
 }
 
-// Large to large: in place if the pages behind it are free, else by moving its pages, else by copying.
+// Large to large: in place if the pages behind it are free, else by moving its pages, else by
+// copying.
 void* Heap::resize_large(Span* span, std::size_t bytes) {
   if (bytes > PTRDIFF_MAX) return nullptr;
   const PageCount pages = PageCount::of_bytes(bytes);

@@ -14,8 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/base.h"
 #include "core/bad_pointer.h"
+#include "core/base.h"
 #include "core/central_cache.h"
 #include "core/metadata_arena.h"
 #include "core/options.h"
@@ -54,20 +54,24 @@ class Heap {
   template <typename Slow>
   MINITC_HOT void* allocate(std::size_t bytes, Slow slow) {
     const std::size_t slot = slot_of(bytes);
-    if (slot >= small_slots_) [[unlikely]] return slow(bytes);
+    if (slot >= small_slots_) [[unlikely]]
+      return slow(bytes);
     ThreadCache& cache = *t_cache;
     const unsigned cls = kClassOfSlot[slot];
-    if (cache.is_empty(cls)) [[unlikely]] return slow(bytes);
+    if (cache.is_empty(cls)) [[unlikely]]
+      return slow(bytes);
     return cache.pop(cls);
   }
   // Frees the object at `ptr`, or leaves it to slow(ptr).
   template <typename Slow>
   MINITC_HOT void deallocate(void* ptr, Slow slow) {
     const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
-    if (!map_.covers(address)) [[unlikely]] return slow(ptr);
+    if (!map_.covers(address)) [[unlikely]]
+      return slow(ptr);
     const unsigned cls = map_.class_at(address);
     ThreadCache& cache = *t_cache;
-    if (cache.is_full(cls)) [[unlikely]] return slow(ptr);
+    if (cache.is_full(cls)) [[unlikely]]
+      return slow(ptr);
     cache.push(cls, ptr);
   }
   void* allocate(std::size_t bytes) {
@@ -86,8 +90,9 @@ class Heap {
   void* allocate_zeroed(std::size_t bytes);
   // Frees an object; dies of a bad pointer.
   MINITC_COLD void deallocate_slow(void* ptr);
-  // The object at `ptr`, with all its bytes, moved if need be to where it has `bytes`; null, and the
-  // object unchanged, if the OS refuses. With 0 bytes it is freed, and null. Dies of a bad pointer.
+  // The object at `ptr`, with all its bytes, moved if need be to where it has `bytes`; null, and
+  // the object unchanged, if the OS refuses. With 0 bytes it is freed, and null. Dies of a bad
+  // pointer.
   void* resize(void* ptr, std::size_t bytes);
   // The bytes of the object at `ptr` that the program may use. Dies of a bad pointer.
   std::size_t usable_size(const void* ptr);

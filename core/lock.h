@@ -1,10 +1,10 @@
-// A mutex with its rank in its type. Threads take locks in rising rank only; docs/locks.md has a row
-// for each.
+// A mutex with its rank in its type. Threads take locks in rising rank only; docs/locks.md has a
+// row for each.
 //
-// Waiters spin briefly, then sleep in the kernel: a holder that lost its processor must not be waited
-// for by burning another. A lock knows its owner, for two reasons: the thread that forks holds all
-// locks and may still allocate (another library's fork handler), and a signal handler that
-// interrupted its own thread inside the allocator must not wait for that thread.
+// Waiters spin briefly, then sleep in the kernel: a holder that lost its processor must not be
+// waited for by burning another. A lock knows its owner, for two reasons: the thread that forks
+// holds all locks and may still allocate (another library's fork handler), and a signal handler
+// that interrupted its own thread inside the allocator must not wait for that thread.
 #pragma once
 
 #include <atomic>
@@ -24,14 +24,6 @@ enum class LockRank : std::uint8_t { kThreads, kCentral, kPageHeap, kMetadata };
 // True in a signal handler that interrupted this thread inside a critical section: what the locks
 // guard may be half changed, and nothing that locks may be called.
 inline bool inside_critical_section() { return t_ranks_held != 0; }
-
-inline void spin_pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 template <LockRank R>
 class MINITC_CAPABILITY("mutex") RankedLock {
@@ -60,8 +52,8 @@ class MINITC_CAPABILITY("mutex") RankedLock {
     t_ranks_held &= ~(1U << kBit);
   }
 
-  // Takes the lock for the time between the fork handlers. If this thread holds it already (fork in a
-  // signal handler), nothing is done: parent and child both resume inside the critical section.
+  // Takes the lock for the time between the fork handlers. If this thread holds it already (fork in
+  // a signal handler), nothing is done: parent and child both resume inside the critical section.
   void lock_for_fork() MINITC_NO_THREAD_SAFETY_ANALYSIS {
     if (is_mine()) return;
     std::uint32_t expected = kFree;
@@ -90,7 +82,7 @@ class MINITC_CAPABILITY("mutex") RankedLock {
           word_.compare_exchange_strong(expected, kHeld, std::memory_order_acquire)) {
         return;
       }
-      spin_pause();
+      MINITC_SPIN_PAUSE();
     }
     while (word_.exchange(kHeldWithWaiters, std::memory_order_acquire) != kFree) {
       futex_wait(word_, kHeldWithWaiters);

@@ -108,9 +108,8 @@ void* reserve_from_kernel(std::size_t bytes) {
   unmap(start, bytes);
   start = static_cast<char*>(map(nullptr, bytes + kPageBytes));
   if (start == nullptr) return nullptr;
-  const std::size_t head =
-      align_up(reinterpret_cast<std::uintptr_t>(start), kPageBytes) -
-      reinterpret_cast<std::uintptr_t>(start);
+  const std::size_t head = align_up(reinterpret_cast<std::uintptr_t>(start), kPageBytes) -
+                           reinterpret_cast<std::uintptr_t>(start);
   if (head != 0) unmap(start, head);
   unmap(start + head + bytes, kPageBytes - head);
   return start + head;

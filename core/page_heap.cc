@@ -108,8 +108,7 @@ bool PageHeap::resize_in_place(Span* span, PageCount pages) {
 
 Move PageHeap::move_pages(Span* from, Span* to) {
   const std::size_t misaligned =
-      (from->start.address() | to->start.address() | from->length.bytes()) &
-      (os_->page_bytes - 1);
+      (from->start.address() | to->start.address() | from->length.bytes()) & (os_->page_bytes - 1);
   {
     const LockGuard guard(lock_);
     if (misaligned != 0 || moves_ == kMaxMoves) return Move::kRefused;
@@ -321,7 +320,8 @@ void PageHeap::check_run_locked(const Span* run, SpanState state) {
   MINITC_CHECK(run->state == state);                          // I3
   MINITC_CHECK(map_->span_at(run->start) == run);             // I4
   MINITC_CHECK(map_->span_at(run->end() - kOnePage) == run);  // I4
-  for (const Span* const other : {map_->span_at(run->start - kOnePage), map_->span_at(run->end())}) {
+  for (const Span* const other :
+       {map_->span_at(run->start - kOnePage), map_->span_at(run->end())}) {
     MINITC_CHECK(other == nullptr || other->state != state);  // I5
   }
 }

@@ -2,8 +2,8 @@
 // allocations.
 //
 // Thread safety: all public methods may be called from any thread; one lock guards everything. The
-// memory of a run goes back to the OS outside the lock, in a state of its own (kReturning), in which
-// nobody else touches the run.
+// memory of a run goes back to the OS outside the lock, in a state of its own (kReturning), in
+// which nobody else touches the run.
 //
 // Invariants: I4  Every page of the heap is in exactly one span, and a span's first and last page
 //                 map to it.
@@ -44,8 +44,8 @@ class PageHeap {
 
   // A span for objects of class `cls`, all of them free and home; null if the OS refuses.
   Span* acquire_small(unsigned cls) MINITC_EXCLUDES(lock_);
-  // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two); null
-  // if the OS refuses.
+  // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
+  // null if the OS refuses.
   Span* acquire_large(PageCount pages, PageCount alignment) MINITC_EXCLUDES(lock_);
   void release_small(Span* span) MINITC_EXCLUDES(lock_);
   // Frees the large object at `ptr`; a finding other than kLive if there is none.
@@ -53,8 +53,8 @@ class PageHeap {
 
   // Makes a large span `pages` long without moving it. False if what follows it is not free.
   bool resize_in_place(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
-  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from` if that is
-  // kDone. After kLost, `to` must not be touched nor released: its addresses are lost.
+  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from` if that
+  // is kDone. After kLost, `to` must not be touched nor released: its addresses are lost.
   Move move_pages(Span* from, Span* to) MINITC_EXCLUDES(lock_);
 
   // Returns all committed free runs to the OS; the number of bytes returned.

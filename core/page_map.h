@@ -1,14 +1,15 @@
 // Address -> size class and address -> Span*, in two levels over 48 bits.
 //
-// Thread safety: read without a lock. Written under the page heap's lock, and only for pages of which
-// no object is with the program; whoever has an object's pointer got it after the entries it reads
-// were written.
+// Thread safety: read without a lock. Written under the page heap's lock, and only for pages of
+// which no object is with the program; whoever has an object's pointer got it after the entries it
+// reads were written.
 //
 //   address  | 17 bits root | 18 bits leaf | 13 bits page |
 //               root_[i] ----> Leaf { cls[page], span[page] }
 //
-// The root holds offsets from this object, so that 0 is the leaf at its very beginning, which is all
-// zero: an address that was never mapped reads as class 0 through the same two loads as any other.
+// The root holds offsets from this object, so that 0 is the leaf at its very beginning, which is
+// all zero: an address that was never mapped reads as class 0 through the same two loads as any
+// other.
 #pragma once
 
 #include <cstddef>
@@ -72,7 +73,7 @@ class PageMap {
 
   // The first member: what offset 0 leads to.
   [[maybe_unused]] const std::uint8_t empty_leaf_[kLeafPages] = {};
-  std::ptrdiff_t root_[kRootEntries] = {};          // bytes from this to the leaf
+  std::ptrdiff_t root_[kRootEntries] = {};  // bytes from this to the leaf
   std::size_t root_limit_ = 0;
   std::size_t leaves_ = 0;
   const Os* os_ = nullptr;

@@ -1,5 +1,5 @@
-// Free runs by length: exact bins for short ones, a tree ordered by (length, address) for long ones.
-// insert, remove, best_fit and longest take O(log n) or less.
+// Free runs by length: exact bins for short ones, a tree ordered by (length, address) for long
+// ones. insert, remove, best_fit and longest take O(log n) or less.
 //
 // Thread safety: none; the page heap's lock guards it.
 #pragma once
@@ -32,8 +32,9 @@ class RunIndex {
   }
 
  private:
-  // A treap: a search tree by key that is a heap by priority, where a run's priority is a hash of its
-  // address. That keeps it balanced with no field of its own; a span's list links are its children.
+  // A treap: a search tree by key that is a heap by priority, where a run's priority is a hash of
+  // its address. That keeps it balanced with no field of its own; a span's list links are its
+  // children.
   static Span*& left(Span* node) { return node->prev; }
   static Span*& right(Span* node) { return node->next; }
   static bool before(const Span* a, const Span* b) {
@@ -53,7 +54,7 @@ class RunIndex {
   void insert_long(Span* run);
   void remove_long(Span* run);
 
-  SpanList bins_[kBins];                    // bins_[n]: runs of n pages
+  SpanList bins_[kBins];                     // bins_[n]: runs of n pages
   std::uint64_t occupied_[kBins / 64] = {};  // bit n: bins_[n] is not empty
   Span* root_ = nullptr;
   PageCount pages_;

@@ -116,7 +116,8 @@ constexpr bool well_formed() {
 
 static_assert(size_class_detail::well_formed());
 // object_index() is exact while offset * (reciprocal's rounding error) < 2^kReciprocalShift.
-static_assert(size_class_detail::max_span_bytes() * kMaxSmall <= std::size_t{1} << kReciprocalShift);
+static_assert(size_class_detail::max_span_bytes() * kMaxSmall <= std::size_t{1}
+                                                                     << kReciprocalShift);
 
 // (size - 1) / kGrain -> class.
 inline constexpr std::array<std::uint8_t, kMaxSmall / kGrain> kClassOfSlot =

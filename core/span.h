@@ -1,9 +1,9 @@
 // A span: a run of pages, free or in use, and what is known of it. All of it lives in the metadata
 // arena, none in the pages.
 //
-// Thread safety: a free span belongs to the page heap's lock. A small span's lists and counts belong
-// to the lock of its class. `start`, `length`, `cls` and `home` of a span in use may be read by
-// whoever holds an object of it: they were written before that object was handed out.
+// Thread safety: a free span belongs to the page heap's lock. A small span's lists and counts
+// belong to the lock of its class. `start`, `length`, `cls` and `home` of a span in use may be read
+// by whoever holds an object of it: they were written before that object was handed out.
 #pragma once
 
 #include <atomic>
@@ -55,8 +55,8 @@ struct Span {
   Span* prev = nullptr;
   Span* next = nullptr;
   SpanState state;
-  bool zero = false;           // in use: its pages were all zero when it was acquired
-  std::uint8_t cls = 0;        // small: the size class
+  bool zero = false;             // in use: its pages were all zero when it was acquired
+  std::uint8_t cls = 0;          // small: the size class
   std::uint32_t free_count = 0;  // small: objects in the span, that is bits set in `free`
 
   // Small: a bit per object. `free`: the object is in the span and may be carved (class lock).

@@ -58,8 +58,8 @@ void report_text(const Snapshot& s, LineSink sink, void* context) {
   };
   sink(Text() << "libminitc: heap, in bytes\n", context);
   for (const auto& row : rows) {
-    sink(((Text() << "libminitc: ").column(row.name, 16).column(row.bytes, 16) << "  ") << row.what
-                                                                                       << '\n',
+    sink(((Text() << "libminitc: ").column(row.name, 16).column(row.bytes, 16) << "  ")
+             << row.what << '\n',
          context);
   }
   sink(Text() << "libminitc: " << s.large_count << " large objects of " << s.large_bytes
@@ -100,14 +100,10 @@ void report_xml(const Snapshot& s, LineSink sink, void* context) {
   const struct {
     const char* type;
     std::size_t bytes;
-  } totals[] = {{"live", s.live},
-                {"thread-cached", s.thread_cached},
-                {"central", s.central},
-                {"page-heap-free", s.page_heap_free},
-                {"returned", s.returned},
-                {"mapped", s.mapped},
-                {"metadata", s.metadata},
-                {"peak", s.peak}};
+  } totals[] = {{"live", s.live},         {"thread-cached", s.thread_cached},
+                {"central", s.central},   {"page-heap-free", s.page_heap_free},
+                {"returned", s.returned}, {"mapped", s.mapped},
+                {"metadata", s.metadata}, {"peak", s.peak}};
   for (const auto& total : totals) {
     sink(Text() << "<system type=\"" << total.type << "\" size=\"" << total.bytes << "\"/>\n",
          context);

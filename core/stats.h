@@ -27,7 +27,7 @@ struct Snapshot {
   std::size_t metadata;        // address space of the allocator's own data
   std::size_t peak;            // largest sum of live, thread_cached and central so far
   std::size_t mapped;
-  std::size_t large_bytes;     // the part of live that is large objects
+  std::size_t large_bytes;  // the part of live that is large objects
   std::size_t large_count;
   std::size_t free_runs_returned;  // how many runs were returned to the OS so far
   std::size_t threads;             // that have a cache

@@ -30,7 +30,8 @@ void* ThreadCache::refill(unsigned cls) {
     void* object = nullptr;
     return central(cls).refill(&object, 1) == 0 ? nullptr : object;
   }
-  const std::size_t count = central(cls).refill(base_[cls], std::clamp(room / 2, std::size_t{1}, batch));
+  const std::size_t count =
+      central(cls).refill(base_[cls], std::clamp(room / 2, std::size_t{1}, batch));
   if (count == 0) return nullptr;
   cursor_[cls] = base_[cls] + count;
   return pop(cls);
@@ -59,14 +60,14 @@ bool ThreadCache::grow(unsigned cls) {
   return now < max && set_capacity(cls, now == 0 ? std::min(kFirstCachedObjects, max) : now * 2);
 }
 
-// Moves the stack of a class to an array of `objects` pointers (0 or a power of two, at least as many
-// as are in it). False, and nothing is changed, if the budget or the arena does not allow it.
+// Moves the stack of a class to an array of `objects` pointers (0 or a power of two, at least as
+// many as are in it). False, and nothing is changed, if the budget or the arena does not allow it.
 bool ThreadCache::set_capacity(unsigned cls, std::size_t objects) {
   const std::size_t before = capacity(cls);
   const std::size_t used = static_cast<std::size_t>(cursor_[cls] - base_[cls]);
-  const std::ptrdiff_t bytes = (static_cast<std::ptrdiff_t>(objects) -
-                                static_cast<std::ptrdiff_t>(before)) *
-                               static_cast<std::ptrdiff_t>(kSizeClasses[cls].bytes);
+  const std::ptrdiff_t bytes =
+      (static_cast<std::ptrdiff_t>(objects) - static_cast<std::ptrdiff_t>(before)) *
+      static_cast<std::ptrdiff_t>(kSizeClasses[cls].bytes);
   MINITC_ASSERT(used <= objects);  // I9
   // I10
   if (share_->budget_bytes.fetch_sub(bytes, std::memory_order_relaxed) < bytes && bytes > 0) {
@@ -118,7 +119,8 @@ void ThreadCache::count_slow_call() {
   for_each_class([this](unsigned cls) { scavenge(cls); });
 }
 
-// Spills what the class has not needed since the last look, and gives up capacity that stays unused.
+// Spills what the class has not needed since the last look, and gives up capacity that stays
+// unused.
 void ThreadCache::scavenge(unsigned cls) {
   const std::size_t slack = static_cast<std::size_t>(floor_[cls] - base_[cls]);
   if (slack != 0) spill_oldest(cls, slack);
@@ -144,9 +146,9 @@ std::size_t ThreadCache::capacity_bytes() const {
 
 void ThreadCache::check() const {
   for (unsigned cls = 0; cls < kNumClasses; ++cls) {
-    MINITC_CHECK(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);             // I9
-    MINITC_CHECK(cursor_[cls] <= limit_[cls]);                                          // I9
-    MINITC_CHECK(capacity(cls) == 0 || is_power_of_two(capacity(cls)));                 // I9
+    MINITC_CHECK(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);               // I9
+    MINITC_CHECK(cursor_[cls] <= limit_[cls]);                                            // I9
+    MINITC_CHECK(capacity(cls) == 0 || is_power_of_two(capacity(cls)));                   // I9
     MINITC_CHECK((in_use_[cls / 64] >> (cls % 64) & 1) == (capacity(cls) != 0 ? 1 : 0));  // I9
   }
 }

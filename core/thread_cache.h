@@ -4,17 +4,18 @@
 //    |  slack   |  objects, oldest first  |  room        |
 //
 // malloc pops while cursor > floor, free pushes while cursor < limit, and neither does more: an
-// all-zero cache has stacks that are empty and full at once, and stands for "no cache yet" and "cache
-// gone". Class 0, "not a small object", is always so.
+// all-zero cache has stacks that are empty and full at once, and stands for "no cache yet" and
+// "cache gone". Class 0, "not a small object", is always so.
 //
 // The pointer arrays are blocks of powers of two that double at each miss and each overflow (slow
-// start) and shrink again: every kScavengePeriod slow calls the floor of each class is raised to half
-// of what is in it; a floor that was never reached by the next time shows slack, which is spilled.
-// Capacity in bytes is drawn from a budget that all threads share.
+// start) and shrink again: every kScavengePeriod slow calls the floor of each class is raised to
+// half of what is in it; a floor that was never reached by the next time shows slack, which is
+// spilled. Capacity in bytes is drawn from a budget that all threads share.
 //
 // Thread safety: all methods by the owner only, but for cached_objects().
 // Invariants: I9   base <= floor <= cursor <= limit, and limit - base is 0 or a power of two.
-//             I10  The capacities of all caches, in bytes, plus what is left of the budget are the cap.
+//             I10  The capacities of all caches, in bytes, plus what is left of the budget are the
+//             cap.
 #pragma once
 
 #include <atomic>

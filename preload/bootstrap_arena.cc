@@ -57,8 +57,8 @@ Extent& first() {
 
 // The extent lies at the beginning of its own memory.
 Extent* extend(std::size_t bytes) {
-  const std::size_t whole = align_up(
-      (bytes > kExtensionBytes ? bytes : kExtensionBytes) + sizeof(Extent), kPageBytes);
+  const std::size_t whole =
+      align_up((bytes > kExtensionBytes ? bytes : kExtensionBytes) + sizeof(Extent), kPageBytes);
   void* const memory = reserve_from_kernel(whole);
   if (memory == nullptr) return nullptr;
   Extent* const extent = new (memory) Extent;

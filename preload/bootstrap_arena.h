@@ -1,10 +1,12 @@
-// Serves calls that the heap can't: made before this library is relocated, before the loader has set
-// up TLS, while the heap starts, or by a signal handler that interrupted its thread inside the heap.
+// Serves calls that the heap can't: made before this library is relocated, before the loader has
+// set up TLS, while the heap starts, or by a signal handler that interrupted its thread inside the
+// heap.
 //
-// A block that is bumped up, then mapped extensions. Nothing is reused but the newest block. No lock
-// that an interrupted caller could hold, no TLS, no call through the PLT.
+// A block that is bumped up, then mapped extensions. Nothing is reused but the newest block. No
+// lock that an interrupted caller could hold, no TLS, no call through the PLT.
 //
-// Thread safety: all functions may be called from any thread, at any time, also from signal handlers.
+// Thread safety: all functions may be called from any thread, at any time, also from signal
+// handlers.
 #pragma once
 
 #include <cstddef>

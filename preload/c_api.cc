@@ -1,10 +1,12 @@
-// The C functions: argument rules, errno, and the choice between heap and bootstrap arena. Semantics
-// are those of C23 and POSIX.1-2024, and of glibc 2.36 where it differs: programs were tested with it.
+// The C functions: argument rules, errno, and the choice between heap and bootstrap arena.
+// Semantics are those of C23 and POSIX.1-2024, and of glibc 2.36 where it differs: programs were
+// tested with it.
 
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
 #include <stdio.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -87,7 +89,7 @@ void* align(std::size_t alignment, std::size_t bytes) {
   return or_enomem(allocate_aligned_or_null(std::bit_ceil(alignment), bytes));
 }
 
-std::size_t page_bytes() { return static_cast<std::size_t>(getpagesize()); }
+std::size_t page_bytes() { return getauxval(AT_PAGESZ); }
 
 void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
 
@@ -105,7 +107,9 @@ extern "C" {
 // --- malloc, free and their other names ---------------------------------------------------------
 
 // C23 7.24.3.6. 0 bytes give an object of its own.
-MINITC_EXPORT void* malloc(std::size_t bytes) noexcept { return g_heap.allocate(bytes, malloc_slow); }
+MINITC_EXPORT void* malloc(std::size_t bytes) noexcept {
+  return g_heap.allocate(bytes, malloc_slow);
+}
 
 // C23 7.24.3.3; leaves errno alone (POSIX.1-2024).
 MINITC_EXPORT void free(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }

@@ -3,8 +3,8 @@
 // This library is not linked with a C++ runtime and is built without exceptions. Where memory is
 // refused it calls the definition of the same operator that the program's own runtime has: that one
 // knows the new_handler, loops, throws std::bad_alloc or, in the nothrow forms, catches what the
-// handler throws; and it allocates by malloc and aligned_alloc, which are ours. It is looked up only
-// then, so that a runtime that came by dlopen() is found too.
+// handler throws; and it allocates by malloc and aligned_alloc, which are ours. It is looked up
+// only then, so that a runtime that came by dlopen() is found too.
 
 #include <dlfcn.h>
 
@@ -59,8 +59,7 @@ MINITC_COLD void* new_aligned_failed(std::size_t bytes, std::align_val_t alignme
 
 MINITC_COLD void* new_aligned_nothrow_failed(std::size_t bytes, std::align_val_t alignment) {
   using New = void* (*)(std::size_t, std::align_val_t, const std::nothrow_t&);
-  const New runtime =
-      reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_tRKSt9nothrow_t"));
+  const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_tRKSt9nothrow_t"));
   return runtime == nullptr ? nullptr : runtime(bytes, alignment, std::nothrow_t());
 }
 

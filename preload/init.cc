@@ -17,8 +17,8 @@ std::atomic<Stage> g_stage{Stage::kCold};
 
 namespace {
 
-// Null until the loader has relocated this library: only then may anything be called or read through
-// the GOT. Volatile, or the compiler would know better.
+// Null until the loader has relocated this library: only then may anything be called or read
+// through the GOT. Volatile, or the compiler would know better.
 const volatile void* volatile relocation_probe = &relocation_probe;
 bool constructors_run = false;
 bool report_at_exit = false;
@@ -27,9 +27,9 @@ void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
 
 }  // namespace
 
-// The heap starts at the first call that finds the process ready for it: this library relocated, the
-// main thread's TLS in place, libc initialised (which sets environ). A call during the start, from the
-// functions called below or from another thread, is served by the bootstrap arena.
+// The heap starts at the first call that finds the process ready for it: this library relocated,
+// the main thread's TLS in place, libc initialised (which sets environ). A call during the start,
+// from the functions called below or from another thread, is served by the bootstrap arena.
 bool start_heap() {
   if (relocation_probe == nullptr || t_cache == nullptr) return false;
   if (environ == nullptr && !constructors_run) return false;

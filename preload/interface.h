@@ -1,5 +1,5 @@
-// What the C and the C++ interface share: how functions are exported, and what lies behind their fast
-// paths.
+// What the C and the C++ interface share: how functions are exported, and what lies behind their
+// fast paths.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,9 @@
 #define MINITC_EXPORT [[gnu::visibility("default")]]
 #define MINITC_ALIAS(name) [[gnu::alias(name), gnu::visibility("default")]]
 
-// An alias may take more arguments than its target, which then ignores them: the calling conventions
-// of all our platforms allow it. gcc also wants the attributes that it gives malloc and free by itself.
+// An alias may take more arguments than its target, which then ignores them: the calling
+// conventions of all our platforms allow it. gcc also wants the attributes that it gives malloc and
+// free by itself.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wattribute-alias"
 #pragma GCC diagnostic ignored "-Wmissing-attributes"
@@ -18,8 +19,8 @@
 
 namespace minitc {
 
-// A new object of at least `bytes` from the heap or the bootstrap arena; null if there is none. Does
-// not touch errno.
+// A new object of at least `bytes` from the heap or the bootstrap arena; null if there is none.
+// Does not touch errno.
 MINITC_COLD void* allocate_or_null(std::size_t bytes);
 // The same, aligned; also null if `alignment` is not a power of two.
 void* allocate_aligned_or_null(std::size_t alignment, std::size_t bytes);
