@@ -9,6 +9,9 @@
 
 #define MINITC_HOT [[gnu::always_inline]] inline
 #define MINITC_COLD [[gnu::cold, gnu::noinline]]
+// Data of the library's own: reached directly, also before the GOT is filled in.
+// (-fvisibility=hidden says nothing of declarations.)
+#define MINITC_HIDDEN [[gnu::visibility("hidden")]]
 
 // MINITC_CHECK holds in every build: what it guards would corrupt the program's memory.
 // MINITC_ASSERT holds in debug builds and in the unit tests. Numbers behind them (// I7) are those
@@ -52,6 +55,13 @@ namespace minitc {
 
 // Says on stderr which check failed and aborts. Defined in os.cc.
 [[noreturn]] MINITC_COLD void die_of_check(const char* condition, const char* file, int line);
+
+// `value`, of which the compiler does not know where it comes from.
+template <typename T>
+MINITC_HOT T opaque(T value) {
+  asm("" : "+r"(value));
+  return value;
+}
 
 constexpr bool is_power_of_two(std::size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 // `alignment` is a power of two; `n` + `alignment` must not overflow.

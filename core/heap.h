@@ -28,12 +28,13 @@
 namespace minitc {
 
 // The empty caches of threads that have not allocated yet, and of those that are past their exit.
-extern constinit ThreadCache g_no_cache;
-extern constinit ThreadCache g_cache_gone;
+MINITC_HIDDEN extern constinit ThreadCache g_no_cache;
+MINITC_HIDDEN extern constinit ThreadCache g_cache_gone;
 
 // This thread's cache. Initial-exec: a load from the thread pointer. Null only before the dynamic
 // loader has set up the main thread's TLS, when the heap is not ready either.
-[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_cache;
+[[gnu::visibility("hidden"),
+  gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_cache;
 
 // This thread's cache, or null if it has none.
 inline ThreadCache* current_cache() {
@@ -132,6 +133,6 @@ class Heap {
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
 };
 
-extern constinit Heap g_heap;
+MINITC_HIDDEN extern constinit Heap g_heap;
 
 }  // namespace minitc

@@ -9,7 +9,7 @@
 namespace minitc {
 
 enum class Stage : unsigned char { kCold, kStarting, kReady };
-extern std::atomic<Stage> g_stage;
+MINITC_HIDDEN extern std::atomic<Stage> g_stage;
 
 // Tries to make the heap ready; whether it is.
 MINITC_COLD bool start_heap();

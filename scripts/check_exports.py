@@ -32,7 +32,6 @@ IMPORTS = {
     "dlsym": "operator new out of memory: finds the runtime's own, which throws",
     "fwrite": "malloc_info writes to the caller's FILE",
     "getauxval": "the kernel's page size, AT_SECURE",
-    "getpagesize": "valloc and pvalloc round to it",
     "memcpy": "realloc; batches between the tiers",
     "memmove": "batches between the tiers",
     "memset": "calloc; new metadata",
