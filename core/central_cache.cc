@@ -163,9 +163,11 @@ Span* CentralCache::new_span() {
   const std::size_t words = span->words();
   span->bits = span->own_bits;
   if (words > 1) {
-    span->bits = static_cast<std::uint64_t*>(
-        arena_->allocate_block(MetadataArena::shift_of(2 * words * sizeof(std::uint64_t))));
-    if (span->bits == nullptr) {
+    const unsigned shift = MetadataArena::shift_of(2 * words * sizeof(std::uint64_t));
+    void* block = arena_->allocate_block(shift);
+    if (block == nullptr && heap_->feed_arena()) block = arena_->allocate_block(shift);
+    span->bits = static_cast<std::uint64_t*>(block);
+    if (block == nullptr) {
       heap_->release_small(span);
       return nullptr;
     }

@@ -116,9 +116,11 @@ void* Heap::resize(void* ptr, std::size_t bytes) {
   Span* const span = map_.span_at(PageId::of(ptr));
   const bool is_large = span->state == SpanState::kLarge;
   // It stays where it is if it fits and would not leave more than half (of a large one, a quarter)
-  // unused.
+  // unused, or if a new one would be no smaller.
   const std::size_t least = is_large ? old.bytes / 4 * 3 : old.bytes / 2;
-  if (bytes <= old.bytes && bytes >= least) return ptr;
+  const bool no_smaller = is_large ? PageCount::of_bytes(bytes) == span->length
+                                   : bytes <= kMaxSmall && class_of(bytes) == span->cls;
+  if (bytes <= old.bytes && (bytes >= least || no_smaller)) return ptr;
   if (is_large && bytes > kMaxSmall) return resize_large(span, bytes);
 
   void* const object = allocate(bytes);

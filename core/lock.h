@@ -18,29 +18,37 @@ namespace minitc {
 // Rising order of acquisition. Never two of one rank at a time, except that fork takes them all.
 enum class LockRank : std::uint8_t { kThreads, kCentral, kPageHeap, kMetadata };
 
-// Bit r is set while this thread is inside a critical section of rank r.
+// Bit r is set while this thread is inside a critical section of rank r, or about to enter or leave
+// it.
 [[gnu::tls_model("initial-exec")]] inline constinit thread_local std::uint32_t t_ranks_held = 0;
 
 // True in a signal handler that interrupted this thread inside a critical section: what the locks
 // guard may be half changed, and nothing that locks may be called.
 inline bool inside_critical_section() { return t_ranks_held != 0; }
 
+// This thread's number as the holder of locks: from 1 on, in order of first use.
+inline std::uint32_t holder_number() {
+  [[gnu::tls_model("initial-exec")]] static constinit thread_local std::uint32_t t_number = 0;
+  static constinit std::atomic<std::uint32_t> last{0};
+  constexpr std::uint32_t kMax = (1U << 31) - 1;
+  if (t_number == 0) t_number = last.fetch_add(1, std::memory_order_relaxed) % kMax + 1;
+  return t_number;
+}
+
+// The futex word holds the holder's number and, as its lowest bit, whether others wait: one atomic
+// operation takes the lock and says who has it, also to a signal handler that comes right after.
 template <LockRank R>
 class MINITC_CAPABILITY("mutex") RankedLock {
  public:
   void lock() MINITC_ACQUIRE() {
     MINITC_ASSERT((t_ranks_held >> kBit) == 0);  // I1
     t_ranks_held |= 1U << kBit;                  // first: a signal may come after any instruction
-    std::uint32_t expected = kFree;
-    if (!word_.compare_exchange_strong(expected, kHeld, std::memory_order_acquire,
-                                       std::memory_order_relaxed)) {
-      if (is_mine()) {  // between the fork handlers
-        ++depth_;
-        return;
-      }
+    if (try_take(kNobodyWaits)) return;
+    if (is_mine()) {  // between the fork handlers
+      ++depth_;
+    } else {
       wait();
     }
-    owner_.store(&t_ranks_held, std::memory_order_relaxed);
   }
 
   void unlock() MINITC_RELEASE() {
@@ -56,9 +64,7 @@ class MINITC_CAPABILITY("mutex") RankedLock {
   // a signal handler), nothing is done: parent and child both resume inside the critical section.
   void lock_for_fork() MINITC_NO_THREAD_SAFETY_ANALYSIS {
     if (is_mine()) return;
-    std::uint32_t expected = kFree;
-    if (!word_.compare_exchange_strong(expected, kHeld, std::memory_order_acquire)) wait();
-    owner_.store(&t_ranks_held, std::memory_order_relaxed);
+    if (!try_take(kNobodyWaits)) wait();
     for_fork_ = true;
   }
 
@@ -71,35 +77,40 @@ class MINITC_CAPABILITY("mutex") RankedLock {
  private:
   static constexpr unsigned kBit = static_cast<unsigned>(R);
   static constexpr int kSpins = 64;
-  enum : std::uint32_t { kFree, kHeld, kHeldWithWaiters };
+  static constexpr std::uint32_t kNobodyWaits = 0;
+  static constexpr std::uint32_t kOthersWait = 1;
 
-  bool is_mine() const { return owner_.load(std::memory_order_relaxed) == &t_ranks_held; }
+  bool is_mine() const { return word_.load(std::memory_order_relaxed) >> 1 == holder_number(); }
+
+  bool try_take(std::uint32_t waiters) {
+    std::uint32_t expected = 0;
+    return word_.compare_exchange_strong(expected, holder_number() << 1 | waiters,
+                                         std::memory_order_acquire, std::memory_order_relaxed);
+  }
 
   MINITC_COLD void wait() {
     for (int i = 0; i < kSpins; ++i) {
-      std::uint32_t expected = kFree;
-      if (word_.load(std::memory_order_relaxed) == kFree &&
-          word_.compare_exchange_strong(expected, kHeld, std::memory_order_acquire)) {
-        return;
-      }
+      if (word_.load(std::memory_order_relaxed) == 0 && try_take(kNobodyWaits)) return;
       MINITC_SPIN_PAUSE();
     }
-    while (word_.exchange(kHeldWithWaiters, std::memory_order_acquire) != kFree) {
-      futex_wait(word_, kHeldWithWaiters);
+    // Who has slept takes the lock as one that others wait for: it can't know that none does.
+    while (!try_take(kOthersWait)) {
+      std::uint32_t held = word_.load(std::memory_order_relaxed);
+      if (held == 0) continue;
+      if ((held & kOthersWait) != 0 ||
+          word_.compare_exchange_strong(held, held | kOthersWait, std::memory_order_relaxed)) {
+        futex_wait(word_, held | kOthersWait);
+      }
     }
   }
 
   void give_up() {
-    owner_.store(nullptr, std::memory_order_relaxed);
-    if (word_.exchange(kFree, std::memory_order_release) == kHeldWithWaiters) {
-      futex_wake_one(word_);
-    }
+    if ((word_.exchange(0, std::memory_order_release) & kOthersWait) != 0) futex_wake_one(word_);
   }
 
-  std::atomic<std::uint32_t> word_{kFree};
-  std::uint32_t depth_ = 0;  // owner only: lock() calls while held for fork
-  bool for_fork_ = false;    // owner only
-  std::atomic<const void*> owner_{nullptr};
+  std::atomic<std::uint32_t> word_{0};
+  std::uint32_t depth_ = 0;  // holder only: lock() calls while held for fork
+  bool for_fork_ = false;    // holder only
 };
 
 template <LockRank R>

@@ -27,6 +27,13 @@ void* MetadataArena::allocate_block(unsigned shift) {
   return block;
 }
 
+void MetadataArena::donate(void* memory, std::size_t bytes) {
+  const LockGuard guard(lock_);
+  cursor_ = static_cast<char*>(memory);
+  limit_ = cursor_ + bytes;
+  reserved_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+}
+
 void MetadataArena::deallocate_block(void* block, unsigned shift) {
   MINITC_ASSERT(shift >= kMinShift && shift <= kMaxShift);
   const LockGuard guard(lock_);

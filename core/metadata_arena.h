@@ -30,6 +30,10 @@ class MetadataArena {
   void* allocate_block(unsigned shift) MINITC_EXCLUDES(lock_);
   void deallocate_block(void* block, unsigned shift) MINITC_EXCLUDES(lock_);
 
+  // Makes [memory, memory + bytes), which is aligned to 64, the chunk that blocks are cut from. For
+  // use when the OS refuses one.
+  void donate(void* memory, std::size_t bytes) MINITC_EXCLUDES(lock_);
+
   template <typename T, typename... Args>
   T* create(Args&&... args) {
     void* const block = allocate_block(shift_of(sizeof(T)));
@@ -45,7 +49,7 @@ class MetadataArena {
     return shift < kMinShift ? kMinShift : shift;
   }
 
-  // Bytes taken from the OS.
+  // Bytes taken from the OS or donated.
   std::size_t reserved_bytes() const { return reserved_bytes_.load(std::memory_order_relaxed); }
 
   RankedLock<LockRank::kMetadata>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }

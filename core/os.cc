@@ -138,8 +138,7 @@ void say(const Text& text) {
   Text line;
   line << "libminitc: ";
   for (std::size_t i = 0; i < text.size(); ++i) line << text.data()[i];
-  line << '\n';
-  write_text(STDERR_FILENO, line);
+  write_text(STDERR_FILENO, line.end_line());
 }
 
 void die(const Text& text) {

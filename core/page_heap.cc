@@ -124,6 +124,11 @@ Move PageHeap::move_pages(Span* from, Span* to) {
   return Move::kDone;
 }
 
+bool PageHeap::feed_arena() {
+  const LockGuard guard(lock_);
+  return feed_arena_locked();
+}
+
 std::size_t PageHeap::trim() { return return_excess(/*all=*/true).bytes(); }
 
 Finding PageHeap::find(const void* ptr) {
@@ -185,7 +190,7 @@ bool PageHeap::grow_locked(PageCount pages) {
   }
   const PageId start = PageId::of(memory);
   Span* run = nullptr;
-  if (map_->ensure(start, chunk)) run = arena_->create<Span>(start, chunk, SpanState::kReturned);
+  if (map_->ensure(start, chunk)) run = describe_locked(start, chunk, SpanState::kReturned);
   if (run == nullptr) {
     os_->release(memory, chunk.bytes());
     return false;
@@ -196,11 +201,38 @@ bool PageHeap::grow_locked(PageCount pages) {
   return true;
 }
 
+// A new Span; null if there is no memory for it.
+Span* PageHeap::describe_locked(PageId start, PageCount pages, SpanState state) {
+  Span* const span = arena_->create<Span>(start, pages, state);
+  if (span != nullptr || !feed_arena_locked()) return span;
+  return arena_->create<Span>(start, pages, state);
+}
+
+// The front of the best fitting run, so that no new Span is needed for the rest.
+bool PageHeap::feed_arena_locked() {
+  const PageCount pages = PageCount::of_bytes(kMetadataChunkBytes);
+  Span* const run = fit_locked(pages);
+  if (run == nullptr) return false;
+  index_of(run).remove(run);
+  map_->clear_ends(run);
+  arena_->donate(run->start.ptr(), pages.bytes());
+  stats_.mapped -= pages;
+  run->start = run->start + pages;
+  run->length -= pages;
+  if (run->length == PageCount{}) {
+    arena_->destroy(run);
+  } else {
+    map_->set_ends(run);
+    insert_locked(run);
+  }
+  return true;
+}
+
 // Cuts `run`, which is in no index, after `pages`; the rest, in the same state, or null if there is
 // no memory to describe it.
 Span* PageHeap::split_locked(Span* run, PageCount pages) {
   MINITC_ASSERT(pages != PageCount{} && pages < run->length);
-  Span* const rest = arena_->create<Span>(run->start + pages, run->length - pages, run->state);
+  Span* const rest = describe_locked(run->start + pages, run->length - pages, run->state);
   if (rest == nullptr) return nullptr;
   run->length = pages;
   map_->set_ends(run);

@@ -57,6 +57,10 @@ class PageHeap {
   // is kDone. After kLost, `to` must not be touched nor released: its addresses are lost.
   Move move_pages(Span* from, Span* to) MINITC_EXCLUDES(lock_);
 
+  // Gives the metadata arena a free run for good, for when the OS refuses it memory. False if there
+  // is none long enough.
+  bool feed_arena() MINITC_EXCLUDES(lock_);
+
   // Returns all committed free runs to the OS; the number of bytes returned.
   std::size_t trim() MINITC_EXCLUDES(lock_);
 
@@ -76,6 +80,8 @@ class PageHeap {
   Span* fit_locked(PageCount pages) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
+  Span* describe_locked(PageId start, PageCount pages, SpanState state) MINITC_REQUIRES(lock_);
+  bool feed_arena_locked() MINITC_REQUIRES(lock_);
   Span* coalesce_locked(Span* run) MINITC_REQUIRES(lock_);
   void insert_locked(Span* run) MINITC_REQUIRES(lock_) { index_of(run).insert(run); }
   void put_in_use_locked(Span* run, SpanState state) MINITC_REQUIRES(lock_);

@@ -22,6 +22,12 @@ class Text {
   Text& operator<<(const void* ptr) {
     return (*this << "0x").number(reinterpret_cast<std::uintptr_t>(ptr), 16, 0);
   }
+  // Ends the line; there is always room for that.
+  Text& end_line() {
+    if (length_ == kCapacity) --length_;
+    put('\n');
+    return *this;
+  }
   // `n` right-aligned in `width` columns.
   Text& column(std::size_t n, std::size_t width) { return number(n, 10, width); }
   // `s` left-aligned in `width` columns.

@@ -8,7 +8,9 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <new>
 
 #include "core/heap.h"
@@ -50,17 +52,24 @@ MINITC_COLD void* new_nothrow_slow(std::size_t bytes) {
   return runtime == nullptr ? nullptr : runtime(bytes, std::nothrow_t());
 }
 
+// libstdc++ rounds the size up to a multiple of the alignment, to 0 if that overflows. A size near
+// SIZE_MAX is as hopeless if it is a little smaller.
+std::size_t hopeless(std::size_t bytes, std::align_val_t alignment) {
+  return std::min(bytes, PTRDIFF_MAX - static_cast<std::size_t>(alignment) / 2);
+}
+
 MINITC_COLD void* new_aligned_failed(std::size_t bytes, std::align_val_t alignment) {
   using New = void* (*)(std::size_t, std::align_val_t);
   const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_t"));
   if (runtime == nullptr) die_without_runtime(bytes);
-  return runtime(bytes, alignment);
+  return runtime(hopeless(bytes, alignment), alignment);
 }
 
 MINITC_COLD void* new_aligned_nothrow_failed(std::size_t bytes, std::align_val_t alignment) {
   using New = void* (*)(std::size_t, std::align_val_t, const std::nothrow_t&);
   const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_tRKSt9nothrow_t"));
-  return runtime == nullptr ? nullptr : runtime(bytes, alignment, std::nothrow_t());
+  return runtime == nullptr ? nullptr
+                            : runtime(hopeless(bytes, alignment), alignment, std::nothrow_t());
 }
 
 }  // namespace

@@ -17,8 +17,9 @@ std::atomic<Stage> g_stage{Stage::kCold};
 
 namespace {
 
-// Null until the loader has relocated this library: only then may anything be called or read
-// through the GOT. Volatile, or the compiler would know better.
+// Holds its own address once the loader has relocated this library: only then may anything be
+// called or read through the GOT. Before, it holds 0 or the address it was linked at. Volatile, or
+// the compiler would know better.
 const volatile void* volatile relocation_probe = &relocation_probe;
 bool constructors_run = false;
 bool report_at_exit = false;
@@ -31,7 +32,7 @@ void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
 // the main thread's TLS in place, libc initialised (which sets environ). A call during the start,
 // from the functions called below or from another thread, is served by the bootstrap arena.
 bool start_heap() {
-  if (relocation_probe == nullptr || t_cache == nullptr) return false;
+  if (relocation_probe != &relocation_probe || t_cache == nullptr) return false;
   if (environ == nullptr && !constructors_run) return false;
   Stage expected = Stage::kCold;
   if (!g_stage.compare_exchange_strong(expected, Stage::kStarting)) {
