@@ -6,11 +6,11 @@
 //
 // Thread safety: all public methods may be called from any thread. The lock guards the store and
 // the spans' lists and `free` bits; under it no system call is made. A span's `home` bits are
-// atomic and are changed outside the lock, by the thread that has the objects in hand.
+// atomic: the thread that has the objects in hand changes them, mostly outside the lock.
 //
-// Invariants: I7  Every object of a small span is in exactly one place: with the program or a
-// thread
-//                 (home 0, free 0), in the store (home 1, free 0), in its span (home 1, free 1).
+// Invariants: I7  Every object of a small span is in exactly one place: with the program or in a
+//                 thread cache (home 0, free 0), in the store (home 1, free 0), in its span
+//                 (home 1, free 1).
 //             I8  A span's free_count is the number of its free bits; a span with some and not all
 //                 objects free is in the list for that many, any other in none.
 #pragma once

@@ -226,4 +226,14 @@ void Heap::check() {
   pages_.check();
 }
 
+void Heap::check_caches() {
+  const LockGuard guard(threads_lock_);
+  std::ptrdiff_t bytes = share_.budget_bytes.load(std::memory_order_relaxed);
+  for (const ThreadCache* cache = threads_; cache != nullptr; cache = cache->next) {
+    cache->check();
+    bytes += static_cast<std::ptrdiff_t>(cache->capacity_bytes());
+  }
+  MINITC_CHECK(bytes == cache_total_bytes_);  // I10
+}
+
 }  // namespace minitc

@@ -98,7 +98,8 @@ class Heap {
   // The bytes of the object at `ptr` that the program may use. Dies of a bad pointer.
   std::size_t usable_size(const void* ptr);
 
-  // Gives all free memory back to the OS, but for what is in other threads' caches; bytes returned.
+  // Gives free memory back to the OS: all that is in whole free pages once this thread's cache and
+  // the central stores are emptied. The bytes returned.
   std::size_t trim();
 
   // This thread ends: its cache goes, for good.
@@ -106,6 +107,8 @@ class Heap {
 
   // Dies if an invariant does not hold in tiers 2 and 3. Slow.
   void check();
+  // The same for tier 1, while no other thread uses the heap.
+  void check_caches();
 
  private:
   friend class ForkHold;

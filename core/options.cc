@@ -23,17 +23,18 @@ constexpr char kPrefix[] = "MINITC_";
 // The number that `s` is, all of it; false if it is none or overflows.
 bool parse_number(const char* s, bool in_bytes, std::size_t& value) {
   value = 0;
-  if (*s == '\0') return false;
+  const char* const digits = s;
   for (; *s >= '0' && *s <= '9'; ++s) {
     if (__builtin_mul_overflow(value, std::size_t{10}, &value) ||
         __builtin_add_overflow(value, static_cast<std::size_t>(*s - '0'), &value)) {
       return false;
     }
-    if (s[1] == '\0') return true;
   }
+  if (s == digits) return false;
+  if (*s == '\0') return true;
   const char* const units = "KMG";
-  const char* const unit = *s == '\0' ? nullptr : strchr(units, *s);
-  if (!in_bytes || unit == nullptr || s[1] != '\0' || value == 0) return false;
+  const char* const unit = strchr(units, *s);
+  if (!in_bytes || unit == nullptr || s[1] != '\0') return false;
   const std::size_t factor = std::size_t{1} << (10 * (unit - units + 1));
   return !__builtin_mul_overflow(value, factor, &value);
 }

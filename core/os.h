@@ -19,7 +19,7 @@ enum class Move : std::uint8_t {
   kLost,     // `from` is as it was, `to` is not mapped any more
 };
 
-// What the page heap and the metadata arena ask of the OS. A table, so that a test can pass one
+// What page heap, page map and metadata arena ask of the OS. A table, so that a test can pass one
 // that fails at the n-th call; it is off every fast path.
 struct Os {
   // Maps `bytes` (a multiple of kPageBytes) of zero pages at a multiple of kPageBytes, readable and

@@ -74,15 +74,25 @@ Finding PageHeap::release_large(void* ptr) {
 }
 
 bool PageHeap::resize_in_place(Span* span, PageCount pages) {
-  const LockGuard guard(lock_);
-  if (pages < span->length) {
+  return pages < span->length ? shrink(span, pages) : pages == span->length || extend(span, pages);
+}
+
+bool PageHeap::shrink(Span* span, PageCount pages) {
+  bool excess;
+  {
+    const LockGuard guard(lock_);
     Span* const tail = split_locked(span, pages);
     if (tail == nullptr) return false;
     stats_.large -= tail->length;
     put_back_locked(tail, SpanState::kFree);
-    return true;
+    excess = free_.pages() > bound_locked();
   }
-  if (pages == span->length) return true;
+  if (excess) return_excess(/*all=*/false);
+  return true;
+}
+
+bool PageHeap::extend(Span* span, PageCount pages) {
+  const LockGuard guard(lock_);
   const PageCount extra = pages - span->length;
   Span* const next = map_->span_at(span->end());
   if (next == nullptr || !next->is_free() || next->length < extra) return false;
@@ -257,7 +267,8 @@ Span* PageHeap::coalesce_locked(Span* run) {
 }
 
 void PageHeap::put_in_use_locked(Span* run, SpanState state) {
-  run->zero = run->state == SpanState::kReturned;  // I6
+  run->zero = run->state == SpanState::kReturned;
+  MINITC_ASSERT(!run->zero || (*run->start.ptr() == 0 && run->end().ptr()[-1] == 0));  // I6
   run->become(state);
   stats_.in_use += run->length;
   stats_.peak = std::max(stats_.peak, stats_.in_use);

@@ -73,6 +73,8 @@ class PageHeap {
   RankedLock<LockRank::kPageHeap>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
  private:
+  bool shrink(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
+  bool extend(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   RunIndex& index_of(const Span* run) MINITC_REQUIRES(lock_) {
     return run->state == SpanState::kFree ? free_ : returned_;
   }

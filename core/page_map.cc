@@ -39,7 +39,7 @@ bool PageMap::ensure(PageId start, PageCount pages) {
     void* const leaf = os_->reserve(sizeof(Leaf));
     if (leaf == nullptr) return false;
     root_[i] = reinterpret_cast<std::intptr_t>(leaf) - reinterpret_cast<std::intptr_t>(this);
-    ++leaves_;
+    leaves_.fetch_add(1, std::memory_order_relaxed);
   }
   return true;
 }

@@ -1,8 +1,8 @@
 // Address -> size class and address -> Span*, in two levels over 48 bits.
 //
-// Thread safety: read without a lock. Written under the page heap's lock, and only for pages of
-// which no object is with the program; whoever has an object's pointer got it after the entries it
-// reads were written.
+// Thread safety: read without a lock. Written under the page heap's lock, for pages of which no
+// object is with the program, or of which the writer has the only one; whoever has an object's
+// pointer got it after the entries it reads were written.
 //
 //   address  | 17 bits root | 18 bits leaf | 13 bits page |
 //               root_[i] ----> Leaf { cls[page], span[page] }
@@ -12,6 +12,7 @@
 // other.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -56,7 +57,9 @@ class PageMap {
   void set_small(Span* span);
   void clear_small(Span* span);
 
-  std::size_t reserved_bytes() const { return leaves_ * sizeof(Leaf); }
+  std::size_t reserved_bytes() const {
+    return leaves_.load(std::memory_order_relaxed) * sizeof(Leaf);
+  }
 
  private:
   static constexpr std::size_t kLeafPages = std::size_t{1} << kLeafShift;
@@ -77,7 +80,7 @@ class PageMap {
   [[maybe_unused]] const std::uint8_t empty_leaf_[kLeafPages] = {};
   std::ptrdiff_t root_[kRootEntries] = {};  // bytes from this to the leaf
   std::size_t root_limit_ = 0;
-  std::size_t leaves_ = 0;
+  std::atomic<std::size_t> leaves_{0};
   const Os* os_ = nullptr;
 };
 

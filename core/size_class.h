@@ -1,7 +1,8 @@
 // The size classes: which sizes there are, how long their spans are, how many objects move at once.
 //
 // Sizes are 8, then multiples of 16 to 128, then eight equal steps per doubling to kMaxSmall, so
-// that rounding up wastes at most an eighth. The table is computed and checked by the compiler.
+// that from 128 bytes on rounding up wastes at most an eighth. The table is computed and checked by
+// the compiler.
 #pragma once
 
 #include <array>

@@ -51,7 +51,7 @@ void report_text(const Snapshot& s, LineSink sink, void* context) {
       {"thread-cached", s.thread_cached, "free, in thread caches"},
       {"central", s.central, "free, in spans of small objects"},
       {"page-heap free", s.page_heap_free, "free pages, committed"},
-      {"returned", s.returned, "free pages, given back to the OS"},
+      {"returned", s.returned, "free pages without memory: given back to the OS, or never used"},
       {"mapped", s.mapped, "the sum of the above"},
       {"metadata", s.metadata, "address space of the allocator's own data"},
       {"peak", s.peak, "most that was live, thread-cached or central"},

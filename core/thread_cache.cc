@@ -69,7 +69,6 @@ bool ThreadCache::set_capacity(unsigned cls, std::size_t objects) {
       (static_cast<std::ptrdiff_t>(objects) - static_cast<std::ptrdiff_t>(before)) *
       static_cast<std::ptrdiff_t>(kSizeClasses[cls].bytes);
   MINITC_ASSERT(used <= objects);  // I9
-  // I10
   if (share_->budget_bytes.fetch_sub(bytes, std::memory_order_relaxed) < bytes && bytes > 0) {
     share_->budget_bytes.fetch_add(bytes, std::memory_order_relaxed);
     return false;

@@ -43,8 +43,19 @@ class ThreadCache {
 
   MINITC_HOT bool is_empty(unsigned cls) const { return cursor_[cls] == floor_[cls]; }
   MINITC_HOT bool is_full(unsigned cls) const { return cursor_[cls] == limit_[cls]; }
-  MINITC_HOT void* pop(unsigned cls) { return *--cursor_[cls]; }
-  MINITC_HOT void push(unsigned cls, void* ptr) { *cursor_[cls]++ = ptr; }
+  // The cursor moves last, in one instruction that reads it anew: a signal handler that comes before
+  // it and frees what it allocates leaves the stack as it was.
+  MINITC_HOT void* pop(unsigned cls) {
+    void* const object = cursor_[cls][-1];
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    --cursor_[cls];
+    return object;
+  }
+  MINITC_HOT void push(unsigned cls, void* ptr) {
+    *cursor_[cls] = ptr;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    ++cursor_[cls];
+  }
 
   // An object of a class that is_empty(), or null if the OS refuses.
   MINITC_COLD void* refill(unsigned cls);
@@ -55,6 +66,7 @@ class ThreadCache {
 
   // May be called by any thread; approximate while the owner is at work.
   std::size_t cached_objects(unsigned cls) const;
+  // All below while the owner is not at work.
   std::size_t capacity_bytes() const;
   // Dies if an invariant does not hold.
   void check() const;
