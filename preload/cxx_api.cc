@@ -45,11 +45,16 @@ MINITC_COLD void* new_slow(std::size_t bytes) {
   return runtime(bytes);
 }
 
-MINITC_COLD void* new_nothrow_slow(std::size_t bytes) {
-  if (void* const object = allocate_or_null(bytes); object != nullptr) return object;
+// Null if there is no runtime.
+MINITC_COLD void* call_runtime_nothrow(std::size_t bytes) {
   using New = void* (*)(std::size_t, const std::nothrow_t&);
   const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmRKSt9nothrow_t"));
   return runtime == nullptr ? nullptr : runtime(bytes, std::nothrow_t());
+}
+
+MINITC_COLD void* new_nothrow_slow(std::size_t bytes) {
+  void* const object = allocate_or_null(bytes);
+  return object != nullptr ? object : call_runtime_nothrow(bytes);
 }
 
 // libstdc++ rounds the size up to a multiple of the alignment, to 0 if that overflows. A size near
@@ -65,11 +70,28 @@ MINITC_COLD void* new_aligned_failed(std::size_t bytes, std::align_val_t alignme
   return runtime(hopeless(bytes, alignment), alignment);
 }
 
-MINITC_COLD void* new_aligned_nothrow_failed(std::size_t bytes, std::align_val_t alignment) {
+// Null if there is no runtime.
+MINITC_COLD void* call_runtime_aligned_nothrow(std::size_t bytes, std::align_val_t alignment) {
   using New = void* (*)(std::size_t, std::align_val_t, const std::nothrow_t&);
   const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_tRKSt9nothrow_t"));
   return runtime == nullptr ? nullptr
                             : runtime(hopeless(bytes, alignment), alignment, std::nothrow_t());
+}
+
+// The two base forms under names that no program replaces.
+[[gnu::alias("_Znwm"), gnu::visibility("hidden")]] void* own_new(std::size_t bytes);
+[[gnu::alias("_ZnwmSt11align_val_t"), gnu::visibility("hidden")]] void* own_new_aligned(
+    std::size_t bytes, std::align_val_t alignment);
+
+// Whether the program has not replaced the forms that a nothrow form stands on:
+// [new.delete.single]. The addresses are those that the loader chose.
+bool new_is_ours() {
+  void* (*const single)(std::size_t) = ::operator new;
+  return single == own_new;
+}
+bool new_aligned_is_ours() {
+  void* (*const single)(std::size_t, std::align_val_t) = ::operator new;
+  return single == own_new_aligned;
 }
 
 }  // namespace
@@ -77,47 +99,78 @@ MINITC_COLD void* new_aligned_nothrow_failed(std::size_t bytes, std::align_val_t
 
 using namespace minitc;  // NOLINT(google-build-using-namespace): the definitions below are global
 
+// A program may replace the base forms alone, new(size) and delete(pointer), or the aligned ones,
+// and may count on all other forms to call them ([new.delete]). So those call them by name: a jump
+// through the GOT. Sizes and alignments that are said to delete are not looked at.
+
 // --- new ----------------------------------------------------------------------------------------
 
 MINITC_EXPORT void* operator new(std::size_t bytes) { return g_heap.allocate(bytes, new_slow); }
-
-MINITC_EXPORT void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  return g_heap.allocate(bytes, new_nothrow_slow);
-}
 
 MINITC_EXPORT void* operator new(std::size_t bytes, std::align_val_t alignment) {
   void* const object = allocate_aligned_or_null(static_cast<std::size_t>(alignment), bytes);
   return object != nullptr ? object : new_aligned_failed(bytes, alignment);
 }
 
-MINITC_EXPORT void* operator new(std::size_t bytes, std::align_val_t alignment,
-                                 const std::nothrow_t&) noexcept {
-  void* const object = allocate_aligned_or_null(static_cast<std::size_t>(alignment), bytes);
-  return object != nullptr ? object : new_aligned_nothrow_failed(bytes, alignment);
+MINITC_EXPORT void* operator new[](std::size_t bytes) { return ::operator new(bytes); }
+
+MINITC_EXPORT void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+  return ::operator new(bytes, alignment);
 }
 
-MINITC_ALIAS("_Znwm") void* operator new[](std::size_t bytes);
-MINITC_ALIAS("_ZnwmRKSt9nothrow_t")
-void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept;
-MINITC_ALIAS("_ZnwmSt11align_val_t")
-void* operator new[](std::size_t bytes, std::align_val_t alignment);
-MINITC_ALIAS("_ZnwmSt11align_val_tRKSt9nothrow_t")
-void* operator new[](std::size_t bytes, std::align_val_t alignment, const std::nothrow_t&) noexcept;
+MINITC_EXPORT void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  if (!new_is_ours()) return call_runtime_nothrow(bytes);
+  return g_heap.allocate(bytes, new_nothrow_slow);
+}
 
-// --- delete: free(), whatever the size or alignment that is said ---------------------------------
+MINITC_EXPORT void* operator new(std::size_t bytes, std::align_val_t alignment,
+                                 const std::nothrow_t&) noexcept {
+  if (!new_aligned_is_ours()) return call_runtime_aligned_nothrow(bytes, alignment);
+  void* const object = allocate_aligned_or_null(static_cast<std::size_t>(alignment), bytes);
+  return object != nullptr ? object : call_runtime_aligned_nothrow(bytes, alignment);
+}
+
+MINITC_EXPORT void* operator new[](std::size_t bytes, const std::nothrow_t& tag) noexcept {
+  return ::operator new(bytes, tag);
+}
+
+MINITC_EXPORT void* operator new[](std::size_t bytes, std::align_val_t alignment,
+                                   const std::nothrow_t& tag) noexcept {
+  return ::operator new(bytes, alignment, tag);
+}
+
+// --- delete -------------------------------------------------------------------------------------
 
 MINITC_EXPORT void operator delete(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }
 
-MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, const std::nothrow_t&) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, const std::nothrow_t&) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, std::size_t) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, std::size_t) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, std::align_val_t) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, std::align_val_t) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete(void* ptr, std::size_t, std::align_val_t) noexcept;
-MINITC_ALIAS("_ZdlPv") void operator delete[](void* ptr, std::size_t, std::align_val_t) noexcept;
-MINITC_ALIAS("_ZdlPv")
-void operator delete(void* ptr, std::align_val_t, const std::nothrow_t&) noexcept;
-MINITC_ALIAS("_ZdlPv")
-void operator delete[](void* ptr, std::align_val_t, const std::nothrow_t&) noexcept;
+MINITC_EXPORT void operator delete(void* ptr, std::align_val_t) noexcept {
+  g_heap.deallocate(ptr, free_slow);
+}
+
+MINITC_EXPORT void operator delete[](void* ptr) noexcept { ::operator delete(ptr); }
+MINITC_EXPORT void operator delete(void* ptr, std::size_t) noexcept { ::operator delete(ptr); }
+MINITC_EXPORT void operator delete[](void* ptr, std::size_t) noexcept { ::operator delete[](ptr); }
+MINITC_EXPORT void operator delete(void* ptr, const std::nothrow_t&) noexcept {
+  ::operator delete(ptr);
+}
+MINITC_EXPORT void operator delete[](void* ptr, const std::nothrow_t&) noexcept {
+  ::operator delete[](ptr);
+}
+
+MINITC_EXPORT void operator delete[](void* ptr, std::align_val_t alignment) noexcept {
+  ::operator delete(ptr, alignment);
+}
+MINITC_EXPORT void operator delete(void* ptr, std::size_t, std::align_val_t alignment) noexcept {
+  ::operator delete(ptr, alignment);
+}
+MINITC_EXPORT void operator delete[](void* ptr, std::size_t, std::align_val_t alignment) noexcept {
+  ::operator delete[](ptr, alignment);
+}
+MINITC_EXPORT void operator delete(void* ptr, std::align_val_t alignment,
+                                   const std::nothrow_t&) noexcept {
+  ::operator delete(ptr, alignment);
+}
+MINITC_EXPORT void operator delete[](void* ptr, std::align_val_t alignment,
+                                     const std::nothrow_t&) noexcept {
+  ::operator delete[](ptr, alignment);
+}

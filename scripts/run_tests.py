@@ -182,16 +182,16 @@ def main():
   parser.add_argument("build_dir", type=pathlib.Path)
   parser.add_argument("--catch", action="append", default=[], metavar="NAME=PROGRAM")
   parser.add_argument("--pytest", nargs="+", action="extend", default=[], metavar="DIR")
-  parser.add_argument("--lib", help="the library under test: MINITC_LIB for the programs")
+  parser.add_argument("--lib", help="the library under test: TEST_LIB for the programs")
   parser.add_argument("--only", metavar="PATTERN")
   parser.add_argument("--group-seconds", type=int, default=1800, metavar="N")
   args = parser.parse_args()
 
   results = args.build_dir.resolve() / "results"
   results.mkdir(parents=True, exist_ok=True)
-  os.environ["MINITC_BUILD"] = str(args.build_dir.resolve())
+  os.environ["TEST_BUILD"] = str(args.build_dir.resolve())
   if args.lib:
-    os.environ["MINITC_LIB"] = os.path.abspath(args.lib)
+    os.environ["TEST_LIB"] = os.path.abspath(args.lib)
   # Halting makes the report the last thing in the output, and the exit status tell.
   os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
 

@@ -1,0 +1,92 @@
+"""Fixtures for every folder of tests that run whole programs, with and without libminitc.so."""
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEFAULT_TIMEOUT_S = 60
+
+# A crime ends in SIGABRT; a core file of each would only fill the disk.
+resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
+def base_environment():
+  """The caller's environment without anything that changes what an allocator or a loader does."""
+  dropped = ("MINITC_", "MALLOC_", "LD_", "GLIBC_TUNABLES")
+  env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+  env["LC_ALL"] = "C"
+  return env
+
+
+def run_program(argv, env=None, **kw):
+  """subprocess.run with captured text and a time limit that ends the program's children as well."""
+  full_env = base_environment()
+  full_env.update(env or {})
+  timeout = kw.pop("timeout", DEFAULT_TIMEOUT_S)
+  given = kw.pop("input", None)
+  check = kw.pop("check", False)
+  kw.setdefault("stdout", subprocess.PIPE)
+  kw.setdefault("stderr", subprocess.PIPE)
+  kw.setdefault("stdin", subprocess.DEVNULL if given is None else subprocess.PIPE)
+  if not {"text", "encoding", "errors", "universal_newlines"} & kw.keys():
+    kw.update(text=True, errors="replace")
+  argv = [str(word) for word in argv]
+  # A session of its own, so that a hanging program can be ended together with what it started.
+  with subprocess.Popen(argv, env=full_env, start_new_session=True, **kw) as process:
+    try:
+      out, err = process.communicate(given, timeout=timeout)
+    except BaseException:
+      os.killpg(process.pid, signal.SIGKILL)
+      process.communicate()
+      raise
+  result = subprocess.CompletedProcess(argv, process.returncode, out, err)
+  if check:
+    result.check_returncode()
+  return result
+
+
+@pytest.fixture(scope="session")
+def lib():
+  """The absolute path of the library under test."""
+  path = pathlib.Path(os.environ.get("TEST_LIB", ROOT / "libminitc.so")).resolve()
+  if not path.is_file():
+    pytest.exit(f"{path} is missing: run make first", returncode=2)
+  return str(path)
+
+
+@pytest.fixture(scope="session")
+def build():
+  """The folder of compiled test programs: test below the build folder, build or $TEST_BUILD."""
+  return pathlib.Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve() / "test"
+
+
+@pytest.fixture(scope="session")
+def run_plain():
+  """Runs a program on glibc's own malloc."""
+  return run_program
+
+
+@pytest.fixture(scope="session")
+def run_preloaded(lib):
+  """Runs a program on libminitc. LD_PRELOAD in env replaces the whole list, to try other orders."""
+  def run(argv, env=None, **kw):
+    return run_program(argv, {"LD_PRELOAD": lib, **(env or {})}, **kw)
+  return run
+
+
+@pytest.fixture(scope="session")
+def run_ok(run_preloaded):
+  """run_preloaded, for programs that must succeed; says what the program said when one does not."""
+  def run(argv, env=None, **kw):
+    result = run_preloaded(argv, env, **kw)
+    if result.returncode == 77:
+      pytest.skip(str(result.stderr).strip())
+    assert result.returncode == 0, (
+        f"{result.args} ended with {result.returncode}\nstdout: {result.stdout}\n"
+        f"stderr: {result.stderr}")
+    return result
+  return run

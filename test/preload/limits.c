@@ -1,0 +1,143 @@
+// A process whose address space is limited: every call that can't be served answers NULL and
+// ENOMEM, nothing is lost, and what comes after works.
+#include "check.h"
+
+#include <sys/resource.h>
+
+enum { kMiB = 1 << 20 };
+
+static void limit_growth(size_t bytes) {
+  char text[64] = "";
+  int fd = open("/proc/self/statm", O_RDONLY);
+  CHECK(read(fd, text, sizeof text - 1) > 0);
+  close(fd);
+  size_t now = strtoull(text, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
+  struct rlimit limit = {now + bytes, now + bytes};
+  CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
+// Objects of one size, linked through themselves, until there are no more.
+static size_t take_all(void** list, size_t size) {
+  size_t count = 0;
+  for (;;) {
+    errno = 0;
+    void** object = malloc(size);
+    if (object == NULL) break;
+    fill(object + 1, size > 72 ? 64 : size - 8, (unsigned)count);
+    *object = *list;
+    *list = object;
+    count++;
+  }
+  CHECK(errno == ENOMEM);
+  return count;
+}
+
+static void give_back(void** list, size_t size, size_t count) {
+  for (; count > 0; count--) {
+    void** object = *list;
+    CHECK(object != NULL && is_filled(object + 1, size > 72 ? 64 : size - 8, (unsigned)count - 1));
+    *list = *object;
+    free(object);
+  }
+}
+
+static void exhaust(size_t size) {
+  void* list = NULL;
+  churn(10);
+  limit_growth(64 * kMiB);
+  size_t first = take_all(&list, size);
+  CHECK(first * size > 30 * kMiB);
+  // Every other way to ask fails alike, and what exists stays as it is.
+  void* (*volatile hidden_calloc)(size_t, size_t) = calloc;
+  errno = 0;
+  CHECK(hidden_calloc(1, 80 * kMiB) == NULL && errno == ENOMEM);
+  errno = 0;
+  CHECK(memalign(2 * kMiB, 80 * kMiB) == NULL && errno == ENOMEM);
+  errno = 0;
+  CHECK(realloc(list, 80 * kMiB) == NULL && errno == ENOMEM);
+  void* out = NULL;
+  CHECK(posix_memalign(&out, 64, 80 * kMiB) == ENOMEM && out == NULL);
+  give_back(&list, size, first);
+  for (int round = 0; round < 3; round++) {
+    size_t again = take_all(&list, size);
+    CHECK(again >= first - first / 8);
+    give_back(&list, size, again);
+  }
+  churn(10);
+}
+
+static void small_objects(void) { exhaust(64); }
+
+static void middle_objects(void) { exhaust(5000); }
+
+static void large_objects(void) { exhaust(kMiB); }
+
+// What was given back in one size can be had in another.
+static void another_size(void) {
+  static const size_t sizes[] = {48, 300000, 1000, 100000, 16, 2 * kMiB, 8000};
+  void* list = NULL;
+  churn(10);
+  limit_growth(64 * kMiB);
+  for (int i = 0; i < 7; i++) {
+    size_t count = take_all(&list, sizes[i]);
+    if (count * sizes[i] <= 20 * kMiB) {
+      fprintf(stderr, "only %zu objects of %zu bytes\n", count, sizes[i]);
+    }
+    CHECK(count * sizes[i] > 20 * kMiB);
+    give_back(&list, sizes[i], count);
+  }
+}
+
+static void* exhaust_in_thread(void* gate) {
+  void* list = NULL;
+  pthread_barrier_wait(gate);
+  size_t count = take_all(&list, 500);
+  give_back(&list, 500, count);
+  return NULL;
+}
+
+static void threads_at_the_limit(void) {
+  enum { kThreads = 4 };
+  pthread_t threads[kThreads];
+  pthread_barrier_t gate;
+  pthread_barrier_init(&gate, NULL, kThreads + 1);
+  for (int i = 0; i < kThreads; i++) {
+    CHECK(pthread_create(&threads[i], NULL, exhaust_in_thread, &gate) == 0);
+  }
+  limit_growth(64 * kMiB);
+  pthread_barrier_wait(&gate);
+  for (int i = 0; i < kThreads; i++) pthread_join(threads[i], NULL);
+  churn(10);
+}
+
+// The limit is there before the first allocation, and lets next to nothing through.
+static void from_the_start(void) {
+  limit_growth(kMiB / 4);
+  void* volatile object = malloc(100);
+  void* volatile large = malloc(kMiB);
+  CHECK(large == NULL && errno == ENOMEM);
+  if (object != NULL) memset(object, 1, 100);
+  free(object);
+  struct rlimit limit = {RLIM_INFINITY, RLIM_INFINITY};
+  if (setrlimit(RLIMIT_AS, &limit) == 0) churn(10);
+}
+
+static void few_descriptors(void) {
+  struct rlimit limit = {3, 3};
+  CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  churn(1000);
+}
+
+int main(int argc, char** argv) {
+  static const TestCase cases[] = {
+      {"small_objects", small_objects},
+      {"middle_objects", middle_objects},
+      {"large_objects", large_objects},
+      {"another_size", another_size},
+      {"threads_at_the_limit", threads_at_the_limit},
+      {"from_the_start", from_the_start},
+      {"few_descriptors", few_descriptors},
+      {NULL, NULL},
+  };
+  return run_case(argc, argv, cases);
+}

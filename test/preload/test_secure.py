@@ -1,0 +1,55 @@
+"""Options come from the caller: a program that has more rights than its caller ignores them."""
+import os
+import shutil
+import subprocess
+
+import pytest
+
+OPTIONS = {"MINITC_STATS": "1", "MINITC_VERBOSE": "1", "MINITC_NONSENSE": "1",
+           "MINITC_CHECK_FREE": "many"}
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def linked(lib, tmp_path_factory):
+  """secure.c linked with a copy of the library, both where every user can read them."""
+  folder = tmp_path_factory.mktemp("secure")
+  for parent in (folder, folder.parent, folder.parent.parent):
+    if parent.owner() == folder.owner() and not parent.samefile("/tmp"):
+      parent.chmod(0o755)
+  shutil.copy(lib, folder / "libminitc.so")
+  source = os.path.join(os.path.dirname(__file__), "secure.c")
+  program = folder / "secure"
+  subprocess.run(["gcc", "-O1", "-fno-builtin", "-pthread", source, "-o", program,
+                  folder / "libminitc.so", f"-Wl,-rpath,{folder}"], check=True)
+  return program
+
+
+def test_options_count_without_extra_rights(run_plain, linked):
+  result = run_plain([linked], OPTIONS)
+  assert (result.returncode, result.stdout) == (0, "plain libminitc.so\n")
+  assert "MINITC_NONSENSE" in result.stderr and "thread-cached" in result.stderr
+
+
+def run_with_extra_rights(run, linked, mode, owner, owner_group, **kw):
+  """Runs a copy of the program that belongs to that owner and group with the given mode."""
+  if os.geteuid() != 0:
+    pytest.skip("only root can give a program to somebody else")
+  program = linked.with_name(f"secure_{mode:o}")
+  shutil.copy(linked, program)
+  os.chown(program, owner, owner_group)
+  program.chmod(mode)
+  result = run([program], OPTIONS, **kw)
+  if result.stdout.startswith("plain"):
+    pytest.skip("the file system is mounted nosuid")
+  assert (result.returncode, result.stdout, result.stderr) == (0, "secure libminitc.so\n", "")
+
+
+def test_options_are_ignored_set_user_id(run_plain, linked):
+  """A program of root's, started by nobody."""
+  run_with_extra_rights(run_plain, linked, 0o4755, 0, 0, user=NOBODY, group=NOBODY,
+                        extra_groups=[])
+
+
+def test_options_are_ignored_set_group_id(run_plain, linked):
+  run_with_extra_rights(run_plain, linked, 0o2755, 0, NOBODY)

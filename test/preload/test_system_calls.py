@@ -1,0 +1,59 @@
+"""What the library asks of the kernel: little at the start, and memory alone after it."""
+import re
+import shutil
+
+import pytest
+
+MEMORY_CALLS = {"mmap", "munmap", "mremap", "madvise", "futex"}
+CALL = re.compile(r"^(?:\d+ +)?(?:<\.\.\. )?(\w+)(?:\(| resumed)")
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+
+@pytest.fixture
+def trace(run_plain, tmp_path):
+  """The lines of strace for a command, in the order of the calls."""
+  def run(argv, preload=None, *options):
+    log = tmp_path / "trace"
+    inner = ["env", f"LD_PRELOAD={preload}"] if preload else ["env"]
+    result = run_plain(["strace", "-f", "-o", log, *options, *inner, *argv])
+    if "PTRACE" in result.stderr or "ptrace" in result.stderr:
+      pytest.skip("no tracing here")
+    assert result.returncode == 0, result.stderr
+    lines = log.read_text(errors="replace").splitlines()
+    # env itself, which runs on glibc, is not of interest.
+    last_exec = max(i for i, line in enumerate(lines) if "execve(" in line)
+    return lines[last_exec + 1:]
+  return run
+
+
+def names(lines):
+  return [match[1] for match in map(CALL.match, lines) if match]
+
+
+@pytest.mark.parametrize("env", ["MINITC_STATS=0", "MINITC_CHECK_FREE=1", "MINITC_FREE_BOUND=1"])
+def test_only_memory_calls_after_the_start(trace, build, lib, env):
+  lines = trace([build / "preload" / "system_calls"], f"{lib}", "-E", env)
+  marks = [i for i, line in enumerate(lines) if "write(-1" in line]
+  assert len(marks) == 2
+  between = names(lines[marks[0] + 1:marks[1]])
+  assert len(between) > 20
+  assert set(between) - MEMORY_CALLS == set()
+  assert {"mmap", "madvise"} <= set(between)
+
+
+def test_start_opens_nothing_but_the_library(trace, lib):
+  def opened(lines):
+    return {path for line in lines for path in re.findall(r'openat\(.*?"(.*?)".* = \d', line)}
+  assert opened(trace(["/bin/true"], lib)) - opened(trace(["/bin/true"])) == {lib}
+
+
+def test_start_is_short(trace, lib):
+  """The loader's work for one more library, and a few calls of the library's own."""
+  plain = names(trace(["/bin/true"]))
+  preloaded = names(trace(["/bin/true"], lib))
+  loading = {"openat", "read", "pread64", "newfstatat", "fstat", "mmap", "mprotect", "munmap",
+             "close", "madvise", "access"}
+  extra = {name for name in set(preloaded) if preloaded.count(name) > plain.count(name)}
+  assert extra <= loading
+  assert len(preloaded) - len(plain) <= 20
