@@ -99,7 +99,9 @@ $(BUILD)/test/model-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(MODEL_SRC) $(CORE)
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT_RULES,$(v))))
 
-# Whole programs. A comment in the first line, // CFLAGS: … or // LDFLAGS: …, adds flags for one.
+# Whole programs. A comment in the first line, // CFLAGS: … or // LDFLAGS: …, adds flags for one; they
+# may name $BUILD.
+export BUILD
 PROGRAM_FLAGS := -O1 -g -Wall -Wextra -Werror -fno-builtin -pthread
 flags_of = $(shell sed -n '1s|^// $(1): ||p' $(2))
 SOURCES  := $(wildcard test/misuse/*.c test/misuse/*.cc test/preload/*.c test/preload/*.cc \

@@ -1,4 +1,4 @@
-// LDFLAGS: -Lbuild/test/preload -l:lib_atfork.so
+// LDFLAGS: -L$BUILD/test/preload -l:lib_atfork.so
 // Forks with another library's fork handlers (lib_atfork) in place, with and without other threads.
 // They are registered in preinit, before anything allocated, or in main, after.
 #include "check.h"

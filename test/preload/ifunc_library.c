@@ -1,4 +1,4 @@
-// LDFLAGS: -Lbuild/test/preload -l:lib_ifunc.so
+// LDFLAGS: -L$BUILD/test/preload -l:lib_ifunc.so
 // A dependency's IFUNC resolver allocated before this program began.
 #include "check.h"
 

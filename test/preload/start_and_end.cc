@@ -1,4 +1,4 @@
-// LDFLAGS: -Lbuild/test/preload -l:lib_constructor.so
+// LDFLAGS: -L$BUILD/test/preload -l:lib_constructor.so
 // Allocations from the first moment that a program has (preinit_array) to the last (destructors,
 // atexit and on_exit handlers, static objects): what one moment allocates, another one frees.
 #include <atomic>
