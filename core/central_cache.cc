@@ -69,7 +69,7 @@ void CentralCache::trim() {
 }
 
 Finding CentralCache::find(const void* ptr) const {
-  const Place place = place_of(ptr, nullptr);
+  const Place place = place_of(ptr);
   if (place.finding.verdict != Verdict::kLive) return place.finding;
   const std::uint64_t home = place.span->home_word(place.index).load(std::memory_order_relaxed);
   if ((home & Span::mask_of(place.index)) != 0) return {Verdict::kFreed};
@@ -84,17 +84,18 @@ CentralStats CentralCache::stats() {
           .stored = stored_};
 }
 
-// Decides by the pointer's place alone; whether the object is home is not looked at. `hint`: a span
-// of this class to try first, or null.
-CentralCache::Place CentralCache::place_of(const void* ptr, Span* hint) const {
+// The small span of this class that `ptr` is in, or null.
+Span* CentralCache::span_of(const void* ptr) const {
+  Span* const span = map_->span_at(PageId::of(ptr));
+  const bool is_ours = span != nullptr && span->state == SpanState::kSmall && span->cls == cls_;
+  return is_ours ? span : nullptr;
+}
+
+// Decides by the pointer's place alone; whether the object is home is not looked at.
+CentralCache::Place CentralCache::place_of(const void* ptr) const {
+  Span* const span = span_of(ptr);
+  if (span == nullptr) return {nullptr, 0, {Verdict::kStale}};
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
-  Span* span = hint;
-  if (span == nullptr || address - span->start.address() >= span->length.bytes()) {
-    span = map_->span_at(PageId::of(ptr));
-    if (span == nullptr || span->state != SpanState::kSmall || span->cls != cls_) {
-      return {nullptr, 0, {Verdict::kStale}};
-    }
-  }
   const std::size_t index = object_index(size_class(), address - span->start.address());
   if (index >= size_class().objects) return {nullptr, 0, {Verdict::kForeign}};
   const std::uintptr_t start = span->start.address() + index * size_class().bytes;
@@ -104,48 +105,58 @@ CentralCache::Place CentralCache::place_of(const void* ptr, Span* hint) const {
 
 // Calls visit(span, index, mask, first, last) for each stretch [first, last) of the pointers whose
 // bits are in one word of a span's bitmaps: that of object `index`. Batches were carved in order of
-// address, so that stretches tend to be long. Dies of a bad pointer.
+// address, so that stretches tend to be long, and a span is looked up once for its neighbours too.
+// Dies of a bad pointer.
 template <typename Visit>
 void CentralCache::for_each_word(void* const* objects, std::size_t count, Caller caller,
                                  Visit&& visit) const {
+  const SizeClass c = size_class();
+  const std::size_t objects_bytes = std::size_t{c.objects} * c.bytes;
   Span* span = nullptr;
-  std::size_t index = 0;
+  std::uintptr_t start = 0;
+  std::size_t word = 0;
   std::uint64_t mask = 0;
   std::size_t first = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    const Place place = place_of(objects[i], span);
-    if (place.finding.verdict != Verdict::kLive) [[unlikely]] {
-      die_of_bad_pointer(caller, objects[i], place.finding);
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(objects[i]);
+    Span* here = span;
+    if (here == nullptr || address - start >= objects_bytes) {
+      here = span_of(objects[i]);
+      start = here != nullptr ? here->start.address() : address;
     }
-    const std::uint64_t bit = Span::mask_of(place.index);
-    if (place.span != span || place.index / 64 != index / 64 || (mask & bit) != 0) {
-      if (span != nullptr) visit(span, index, mask, objects + first, objects + i);
-      span = place.span;
-      index = place.index;
+    const std::size_t offset = address - start;
+    const std::size_t index = object_index(c, offset);
+    if (here == nullptr || offset >= objects_bytes || index * c.bytes != offset) [[unlikely]] {
+      die_of_bad_pointer(caller, objects[i], place_of(objects[i]).finding);
+    }
+    const std::uint64_t bit = Span::mask_of(index);
+    if (here != span || index / 64 != word || (mask & bit) != 0) {
+      if (span != nullptr) visit(span, word * 64, mask, objects + first, objects + i);
+      span = here;
+      word = index / 64;
       mask = 0;
       first = i;
     }
     mask |= bit;
   }
-  if (span != nullptr) visit(span, index, mask, objects + first, objects + count);
+  if (span != nullptr) visit(span, word * 64, mask, objects + first, objects + count);
 }
 
 // Checks each pointer and marks its object as home.
 void CentralCache::admit(void* const* objects, std::size_t count, Caller caller) {
-  for_each_word(objects, count, caller,
-                [=, this](Span* span, std::size_t index, std::uint64_t mask, void* const* first,
-                          void* const* last) {
-                  const std::uint64_t freed_before =
-                      span->home_word(index).fetch_or(mask, std::memory_order_relaxed) &
-                      mask;  // I7
-                  if (freed_before == 0) [[likely]]
-                    return;
-                  while (first + 1 != last &&
-                         (freed_before & Span::mask_of(place_of(*first, span).index)) == 0) {
-                    ++first;
-                  }
-                  die_of_bad_pointer(caller, *first, {Verdict::kFreed});
-                });
+  for_each_word(
+      objects, count, caller,
+      [=, this](Span* span, std::size_t index, std::uint64_t mask, void* const* first,
+                void* const* last) {
+        const std::uint64_t freed_before =
+            span->home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
+        if (freed_before == 0) [[likely]]
+          return;
+        while (first + 1 != last && (freed_before & Span::mask_of(place_of(*first).index)) == 0) {
+          ++first;
+        }
+        die_of_bad_pointer(caller, *first, {Verdict::kFreed});
+      });
 }
 
 // Marks objects that were in the store as away.
@@ -271,7 +282,7 @@ void CentralCache::check() {
   const LockGuard guard(lock_);
   void* const* const store = store_.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < stored_; ++i) {
-    const Place place = place_of(store[i], nullptr);
+    const Place place = place_of(store[i]);
     MINITC_CHECK(place.finding.verdict == Verdict::kLive);  // I7
     const std::uint64_t mask = Span::mask_of(place.index);
     MINITC_CHECK((place.span->home_word(place.index) & mask) != 0);  // I7

@@ -71,7 +71,8 @@ class alignas(64) CentralCache {
   };
 
   const SizeClass& size_class() const { return kSizeClasses[cls_]; }
-  Place place_of(const void* ptr, Span* hint) const;
+  Span* span_of(const void* ptr) const;
+  Place place_of(const void* ptr) const;
   template <typename Visit>
   void for_each_word(void* const* objects, std::size_t count, Caller caller, Visit&& visit) const;
   void admit(void* const* objects, std::size_t count, Caller caller);
