@@ -79,7 +79,7 @@ define VARIANT_RULES
 $(BUILD)/$(1)/catch2/catch.hpp.gch: Makefile
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
-	$(Q)$$(CXX) $(call UNIT_FLAGS,$(1)) -x c++-header $(CATCH) -o $$@
+	$(Q)$$(CXX) $(call UNIT_FLAGS,$(1)) -w -x c++-header $(CATCH) -o $$@
 $(BUILD)/$(1)/core/%.o: core/%.cc Makefile
 	@mkdir -p $$(@D)
 	@echo '  build $$@'

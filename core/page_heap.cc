@@ -303,10 +303,23 @@ PageCount PageHeap::bound_locked() const {
 // pages may be longer than ours: then only those that lie whole in the run.
 Span* PageHeap::take_excess_locked(PageCount bound) {
   if (free_.pages() <= bound) return nullptr;
-  Span* run = free_.longest();
   const PageCount unit{std::max(os_->page_bytes, kPageBytes) >> kPageShift};
-  const PageCount head{-run->start.value & (unit.value - 1)};
-  if (run->length < head + unit) return nullptr;
+  const auto head_of = [unit](const Span* r) {
+    return PageCount{-r->start.value & (unit.value - 1)};
+  };
+  const auto has_unit = [&](const Span* r) { return r->length >= head_of(r) + unit; };
+  Span* run = free_.longest();
+  if (!has_unit(run)) {  // then all are short, and one of them may lie better
+    run = nullptr;
+    free_.for_each([&](Span* other) {
+      if (has_unit(other)) run = other;
+    });
+  }
+  if (run == nullptr) {
+    decommit_pause_ = kDecommitPause;
+    return nullptr;
+  }
+  const PageCount head = head_of(run);
   const PageCount whole{align_down((run->length - head).value, unit.value)};
 
   free_.remove(run);

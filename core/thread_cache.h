@@ -43,8 +43,8 @@ class ThreadCache {
 
   MINITC_HOT bool is_empty(unsigned cls) const { return cursor_[cls] == floor_[cls]; }
   MINITC_HOT bool is_full(unsigned cls) const { return cursor_[cls] == limit_[cls]; }
-  // The cursor moves last, in one instruction that reads it anew: a signal handler that comes before
-  // it and frees what it allocates leaves the stack as it was.
+  // The cursor moves last, in one instruction that reads it anew: a signal handler that comes
+  // before it and frees what it allocates leaves the stack as it was.
   MINITC_HOT void* pop(unsigned cls) {
     void* const object = cursor_[cls][-1];
     std::atomic_signal_fence(std::memory_order_seq_cst);

@@ -1,0 +1,519 @@
+#include "core/central_cache.h"
+
+#include <algorithm>
+#include <bit>
+#include <catch2/catch.hpp>
+#include <set>
+#include <vector>
+
+#include "test/unit/support.h"
+
+namespace minitc {
+namespace {
+
+using test::all_bytes_are;
+using test::check_fails;
+using test::death;
+using test::ending_of;
+using test::hex;
+using test::OsCall;
+using test::Tiers;
+
+using Objects = std::vector<void*>;
+
+// One class and the ways to use it that the tests need.
+struct OneClass {
+  explicit OneClass(unsigned of_class) : cls(of_class), central(t.central[of_class]) {}
+
+  const SizeClass& size() const { return kSizeClasses[cls]; }
+  Objects refill(std::size_t count) {
+    Objects out(count);
+    out.resize(central.refill(out.data(), count));
+    return out;
+  }
+  void spill(const Objects& objects, Caller caller = Caller::kFree) {
+    for (std::size_t done = 0; done < objects.size(); done += size().batch) {
+      const std::size_t n = std::min<std::size_t>(size().batch, objects.size() - done);
+      central.spill(objects.data() + done, n, caller);
+    }
+  }
+  // Into the spans, past the store.
+  void send_home(const Objects& objects) {
+    spill(objects);
+    central.trim();
+  }
+  Span* span_of(const void* object) const { return t.map->span_at(PageId::of(object)); }
+  // The bits of the bitmap `free` that are set in the span of `object`.
+  std::size_t free_bits(const void* object) const {
+    Span* const span = span_of(object);
+    std::size_t bits = 0;
+    for (std::size_t i = 0; i < span->words(); ++i) {
+      bits += static_cast<std::size_t>(std::popcount(span->bits[i]));
+    }
+    return bits;
+  }
+  std::size_t home_bits(const void* object) const {
+    Span* const span = span_of(object);
+    std::size_t bits = 0;
+    for (std::size_t i = 0; i < span->words(); ++i) {
+      bits += static_cast<std::size_t>(std::popcount(span->bits[span->words() + i]));
+    }
+    return bits;
+  }
+
+  Tiers t;
+  unsigned cls;
+  CentralCache& central;
+};
+
+constexpr unsigned kClass48 = class_of(48);          // many objects in a page
+constexpr unsigned kClass8 = class_of(8);            // the most
+constexpr unsigned kClass1024 = class_of(1024);      // one bitmap word
+constexpr unsigned kClassLargest = kNumClasses - 1;  // one object in a span
+static_assert(kSizeClasses[kClass1024].objects <= 64 && kSizeClasses[kClass48].objects > 64);
+static_assert(kSizeClasses[kClassLargest].objects == 1);
+
+// --- Refill and spill
+// --------------------------------------------------------------------------------
+
+TEST_CASE("central cache: a refill of each class gives distinct whole objects", "[I7][I8]") {
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    CAPTURE(cls);
+    OneClass c(cls);
+    const std::size_t count = std::min<std::size_t>(c.size().batch, 3 * c.size().objects);
+    const Objects objects = c.refill(count);
+    REQUIRE(objects.size() == count);
+    CHECK(std::set<void*>(objects.begin(), objects.end()).size() == count);
+    for (void* const object : objects) {
+      const Span* const span = c.span_of(object);
+      REQUIRE(span != nullptr);
+      const auto offset = static_cast<std::size_t>(static_cast<char*>(object) - span->start.ptr());
+      REQUIRE(offset % c.size().bytes == 0);
+      REQUIRE(offset / c.size().bytes < c.size().objects);
+      memset(object, 1, c.size().bytes);
+    }
+    const CentralStats s = c.central.stats();
+    CHECK(s.objects == s.spans * c.size().objects);
+    CHECK(s.free == s.objects - count);
+    CHECK(s.stored == 0);
+    c.t.check();
+    c.send_home(objects);
+    CHECK(c.central.stats().spans == 0);
+    CHECK(c.t.heap.stats().in_use == PageCount{});
+    c.t.check();
+  }
+}
+
+TEST_CASE("central cache: what is handed out first lies lowest", "[I7]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(100);
+  // A thread's stack hands out the last first.
+  CHECK(std::is_sorted(objects.rbegin(), objects.rend()));
+  CHECK(objects.back() == c.span_of(objects.back())->start.ptr());
+}
+
+TEST_CASE("central cache: one refill may empty spans and begin others", "[I8]") {
+  OneClass c(kClass1024);
+  const std::size_t per_span = c.size().objects;
+  const Objects first = c.refill(per_span - 1);
+  const Objects objects = c.refill(2 * per_span);
+  CHECK(objects.size() == 2 * per_span);
+  CHECK(c.central.stats().spans == 3);
+  CHECK(c.central.stats().free == 1);
+  CHECK(std::set<void*>(objects.begin(), objects.end()).size() == objects.size());
+  c.t.check();
+}
+
+TEST_CASE("central cache: the bitmaps say what is where", "[I7][I8]") {
+  const unsigned cls = GENERATE(kClass8, kClass48, kClass1024);
+  OneClass c(cls);
+  const std::size_t per_span = c.size().objects;
+  Objects objects = c.refill(per_span / 2);
+  void* const any = objects.front();
+  const std::size_t taken = objects.size();
+  CHECK(c.free_bits(any) == per_span - taken);
+  CHECK(c.home_bits(any) == per_span - taken);
+  CHECK(c.span_of(any)->free_count == per_span - taken);
+
+  // In the store: home, not free.
+  const std::size_t some = std::min<std::size_t>(c.size().batch, taken / 2);
+  c.spill(Objects(objects.begin(), objects.begin() + static_cast<std::ptrdiff_t>(some)));
+  CHECK(c.central.stats().stored == some);
+  CHECK(c.free_bits(any) == per_span - taken);
+  CHECK(c.home_bits(any) == per_span - taken + some);
+  c.central.check();
+
+  c.central.trim();
+  CHECK(c.central.stats().stored == 0);
+  CHECK(c.free_bits(any) == per_span - taken + some);
+  CHECK(c.home_bits(any) == per_span - taken + some);
+  CHECK(c.span_of(any)->free_count == c.free_bits(any));
+  CHECK(c.central.stats().free == c.free_bits(any));
+  c.central.check();
+}
+
+TEST_CASE("central cache: a stored batch is handed out again as it is", "[I7]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(64);
+  c.spill(objects);
+  CHECK(c.central.stats().stored == 64);
+  const Objects last(objects.begin() + 32, objects.end());
+  CHECK(c.refill(32) == last);
+  CHECK(c.home_bits(objects[0]) == c.free_bits(objects[0]) + 32);
+  // The rest of the store first, then the spans.
+  const Objects more = c.refill(40);
+  CHECK(std::equal(objects.begin(), objects.begin() + 32, more.begin()));
+  CHECK(c.central.stats().stored == 0);
+  c.t.check();
+  c.spill(last);
+  c.spill(more);
+  c.t.check();
+}
+
+TEST_CASE("central cache: what the store has no room for goes into the spans", "[I7][I8]") {
+  OneClass c(kClass1024);
+  const std::size_t room = 2 * std::size_t{c.size().batch};
+  const Objects objects = c.refill(room + 6);
+  c.spill(Objects(objects.begin(), objects.end() - 6));
+  CHECK(c.central.stats().stored == room);
+  const std::size_t free = c.central.stats().free;
+  c.spill(Objects(objects.end() - 3, objects.end()));  // the others keep their span in use
+  CHECK(c.central.stats().stored == room);
+  CHECK(c.central.stats().free == free + 3);
+  c.t.check();
+}
+
+TEST_CASE("central cache: objects are taken from the fullest span", "[I8]") {
+  OneClass c(kClass1024);
+  const std::size_t per_span = c.size().objects;
+  const Objects objects = c.refill(3 * per_span);
+  const auto span_at = [&](std::size_t i) {  // the objects of the i-th span
+    return Objects(objects.begin() + static_cast<std::ptrdiff_t>(i * per_span),
+                   objects.begin() + static_cast<std::ptrdiff_t>((i + 1) * per_span));
+  };
+  Objects few = span_at(1);
+  few.resize(1);
+  Objects some = span_at(0);
+  some.resize(per_span / 4);
+  Objects most = span_at(2);
+  most.resize(per_span - 1);
+  for (const Objects& part : {some, most, few}) c.send_home(part);
+  c.central.check();
+  CHECK(c.refill(1) == few);
+  Objects next = c.refill(per_span / 4);
+  std::sort(next.begin(), next.end());
+  std::sort(some.begin(), some.end());
+  CHECK(next == some);
+  c.central.check();
+}
+
+TEST_CASE("central cache: a span moves from list to list as it fills and empties", "[I8]") {
+  OneClass c(kClass8);
+  const Objects objects = c.refill(c.size().objects);
+  for (std::size_t i = 0; i + 1 < objects.size(); ++i) {
+    c.central.spill(&objects[i], 1, Caller::kFree);
+    if (i % 7 == 0) c.central.trim();
+    c.central.check();
+  }
+  c.central.trim();
+  c.central.check();
+  CHECK(c.free_bits(objects[0]) == objects.size() - 1);
+  std::size_t left = objects.size() - 1;
+  for (std::size_t n = 1; left != 0; n = std::min(2 * n, left)) {
+    left -= c.refill(n).size();
+    c.central.check();
+  }
+}
+
+TEST_CASE("central cache: a span goes back when its last object comes home", "[I7]") {
+  const unsigned cls = GENERATE(kClass8, kClass1024, kClassLargest);
+  OneClass c(cls);
+  const Objects objects = c.refill(c.size().objects);
+  const std::size_t pages = c.t.heap.stats().in_use.value;
+  CHECK(pages == c.size().pages);
+  Objects all_but_one(objects.begin(), objects.end() - 1);
+  c.send_home(all_but_one);
+  CHECK(c.central.stats().spans == 1);
+  CHECK(c.t.heap.stats().in_use.value == pages);
+  c.send_home({objects.back()});
+  CHECK(c.central.stats().spans == 0);
+  CHECK(c.central.stats().free == 0);
+  CHECK(c.t.heap.stats().in_use.value == 0);
+  CHECK(c.t.map->class_at(reinterpret_cast<std::uintptr_t>(objects[0])) == 0);
+  c.t.check();
+}
+
+TEST_CASE("central cache: spans that come and go need no new metadata") {
+  OneClass c(kClass8);  // its bitmaps are blocks of their own
+  std::size_t metadata = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const Objects objects = c.refill(10);
+    c.send_home(objects);
+    if (i == 10) metadata = c.t.fake.metadata_bytes();
+  }
+  CHECK(c.t.fake.metadata_bytes() == metadata);
+}
+
+TEST_CASE("central cache: no byte of a free object is changed, in the store or in its span") {
+  for (const unsigned cls : {kClass8, kClass48, kClass1024, kClassLargest}) {
+    OneClass c(cls);
+    const Objects keep = c.refill(1);
+    const Objects objects = c.refill(std::min<std::size_t>(c.size().batch, c.size().objects));
+    const auto untouched = [&] {
+      return std::all_of(objects.begin(), objects.end(),
+                         [&](void* object) { return all_bytes_are(object, c.size().bytes, 0x5a); });
+    };
+    for (void* const object : objects) memset(object, 0x5a, c.size().bytes);
+    c.spill(objects);
+    CHECK(untouched());
+    c.central.trim();
+    CHECK(untouched());
+    c.refill(objects.size());
+    CHECK(untouched());
+  }
+}
+
+// --- Bad pointers
+// --------------------------------------------------------------------------------------
+
+std::string interior_text(const void* ptr, const void* object, std::size_t bytes) {
+  return death("free(" + hex(ptr) + "): interior pointer: the object begins at " + hex(object) +
+               " and has " + std::to_string(bytes) + " bytes");
+}
+std::string double_free_text(const void* ptr) {
+  return death("free(" + hex(ptr) + "): double free: the object is already free");
+}
+std::string stale_text(const void* ptr) {
+  return death("free(" + hex(ptr) + "): stale pointer: its pages are free");
+}
+
+TEST_CASE("central cache: an object that is in the store or in its span is not taken again",
+          "[I7]") {
+  const unsigned cls = GENERATE(kClass48, kClass1024);
+  const bool stored = GENERATE(false, true);
+  OneClass c(cls);
+  const Objects objects = c.refill(8);
+  c.spill({objects[3]});
+  if (!stored) c.central.trim();
+  CHECK(ending_of([&] { c.spill({objects[3]}); }) == double_free_text(objects[3]));
+  CHECK(ending_of([&] { c.spill(objects); }) == double_free_text(objects[3]));
+}
+
+TEST_CASE("central cache: of a batch with one object twice, that object is named", "[I7]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(6);
+  CHECK(ending_of([&] {
+          c.spill({objects[0], objects[1], objects[1]});
+        }) == double_free_text(objects[1]));
+  CHECK(ending_of([&] {
+          c.spill({objects[1], objects[0], objects[2], objects[1]});
+        }) == double_free_text(objects[1]));
+}
+
+TEST_CASE("central cache: an object never handed out is free, and freeing it is caught", "[I7]") {
+  OneClass c(kClass48);
+  char* const object = static_cast<char*>(c.refill(1)[0]);
+  CHECK(ending_of([&] { c.spill({object + 48}); }) == double_free_text(object + 48));
+}
+
+TEST_CASE("central cache: a pointer into an object is told from one to it") {
+  for (const unsigned cls : {kClass8, kClass48, kClass1024, kClassLargest}) {
+    OneClass c(cls);
+    char* const object = static_cast<char*>(c.refill(2)[0]);
+    const std::size_t bytes = c.size().bytes;
+    for (const std::size_t offset : {std::size_t{1}, bytes / 2, bytes - 1}) {
+      CAPTURE(bytes, offset);
+      CHECK(ending_of([&] { c.spill({object + offset}); }) ==
+            interior_text(object + offset, object, bytes));
+    }
+  }
+}
+
+TEST_CASE("central cache: behind the last object of a span nothing is an object") {
+  OneClass c(kClass48);
+  const std::size_t used = std::size_t{c.size().objects} * 48;
+  REQUIRE(used < c.size().pages * kPageBytes);
+  char* const start = c.span_of(c.refill(1)[0])->start.ptr();
+  CHECK(ending_of([&] {
+          c.spill({start + used});
+        }).find("SIGABRT: libminitc: free(" + hex(start + used) + "): foreign pointer: ") == 0);
+  CHECK(c.central.find(start + used).verdict == Verdict::kForeign);
+  CHECK(c.central.find(start + c.size().pages * kPageBytes - 1).verdict == Verdict::kForeign);
+}
+
+TEST_CASE("central cache: a pointer into pages that are not of this class is stale", "[I7]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(2);
+  c.send_home(objects);
+  CHECK(ending_of([&] { c.spill({objects[0]}); }) == stale_text(objects[0]));
+
+  // The same pages as a span of another class, and as a large object.
+  void* other = nullptr;
+  REQUIRE(c.t.central[kClass8].refill(&other, 1) == 1);
+  CHECK(ending_of([&] { c.spill({other}); }) == stale_text(other));
+  Span* const large = c.t.large(1);
+  CHECK(ending_of([&] { c.spill({large->start.ptr()}); }) == stale_text(large->start.ptr()));
+}
+
+TEST_CASE("central cache: who is to blame stands in the message") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(2);
+  c.spill({objects[0]});
+  CHECK(ending_of([&] { c.spill({objects[0]}, Caller::kFreeLate); }) ==
+        death("free(" + hex(objects[0]) +
+              "): double free: the object is already free (found when it left the thread cache; "
+              "MINITC_CHECK_FREE=1 finds it at the call)"));
+}
+
+TEST_CASE("central cache: an object is found live while it is away, and freed at home", "[I7]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(3);
+  char* const object = static_cast<char*>(objects[1]);
+  CHECK(c.central.find(object).verdict == Verdict::kLive);
+  CHECK(c.central.find(object).bytes == 48);
+  const Finding interior = c.central.find(object + 47);
+  CHECK(interior.verdict == Verdict::kInterior);
+  CHECK(interior.start == reinterpret_cast<std::uintptr_t>(object));
+  c.spill({object});
+  CHECK(c.central.find(object).verdict == Verdict::kFreed);
+  c.central.trim();
+  CHECK(c.central.find(object).verdict == Verdict::kFreed);
+  CHECK(c.central.find(object + 47).verdict == Verdict::kInterior);
+}
+
+TEST_CASE("central cache: the self-check sees a bitmap that is wrong", "[I7][I8]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(10);
+  Span* const span = c.span_of(objects[0]);
+  CHECK(check_fails([&] {  // a free object that is not home
+    span->home_word(60).fetch_and(~Span::mask_of(60));
+    c.central.check();
+  }));
+  CHECK(check_fails([&] {  // one free object more than counted
+    span->free_word(0) |= 1;
+    span->home_word(0).fetch_or(1);
+    c.central.check();
+  }));
+  CHECK(check_fails([&] {  // in the wrong list
+    span->free_count = 1;
+    c.central.check();
+  }));
+  c.spill({objects[0]});
+  CHECK(check_fails([&] {  // an object in the store that is not home
+    const std::size_t index = object_index(
+        c.size(), static_cast<std::size_t>(static_cast<char*>(objects[0]) - span->start.ptr()));
+    span->home_word(index).fetch_and(~Span::mask_of(index));
+    c.central.check();
+  }));
+}
+
+// --- Refusals
+// ------------------------------------------------------------------------------------------
+
+TEST_CASE("central cache: without memory a refill gives what there is, or nothing", "[I7]") {
+  OneClass c(kClass1024);
+  c.t.fake.fail_any(1, test::kAlways);
+  CHECK(c.refill(5).empty());
+  c.t.check();
+  c.t.fake.stop_failing();
+
+  const Objects first = c.refill(1);
+  REQUIRE(first.size() == 1);
+  std::vector<Span*> rest;  // of the page heap's chunk
+  c.t.fake.fail_any(1, test::kAlways);
+  while (Span* const span = c.t.large(1)) rest.push_back(span);
+  const Objects some = c.refill(c.size().objects + 5);
+  CHECK(some.size() == c.size().objects - 1U);
+  c.t.check();
+  c.spill(first);
+  c.send_home(some);
+  CHECK(c.central.stats().spans == 0);
+  c.t.check();
+}
+
+TEST_CASE("central cache: a span whose bitmaps find no room goes back", "[I4]") {
+  OneClass c(kClass8);
+  // A run of its length is there, and none that could be used for metadata.
+  const std::size_t pages = kSizeClasses[kClass8].pages;
+  Span* const run = c.t.large(pages);
+  REQUIRE(c.t.large(kMinChunkPages - pages) != nullptr);
+  c.t.release(run);
+  c.t.exhaust_metadata(MetadataArena::shift_of(2 * kSizeClasses[kClass8].objects / 8));
+  const std::size_t in_use = c.t.heap.stats().in_use.value;
+  CHECK(c.refill(5).empty());
+  CHECK(c.t.heap.stats().in_use.value == in_use);
+  CHECK(c.central.stats().spans == 0);
+  c.t.check();
+  c.t.fake.stop_failing();
+  CHECK(c.refill(5).size() == 5);
+}
+
+TEST_CASE("central cache: bitmaps find room in the heap's own free pages", "[I4]") {
+  OneClass c(kClass8);
+  REQUIRE(c.t.large(1) != nullptr);  // the rest of the chunk is free
+  c.t.exhaust_metadata(MetadataArena::shift_of(2 * kSizeClasses[kClass8].objects / 8));
+  CHECK(c.refill(5).size() == 5);
+  CHECK(c.t.adds_up());
+  c.t.check();
+}
+
+TEST_CASE("central cache: without memory for a store, objects go into their spans", "[I7]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(10);
+  c.t.exhaust_metadata(MetadataArena::shift_of(2 * std::size_t{c.size().batch} * sizeof(void*)));
+  const std::size_t free = c.central.stats().free;
+  c.spill(Objects(objects.begin(), objects.begin() + 4));
+  CHECK(c.central.stats().stored == 0);
+  CHECK(c.central.stats().free == free + 4);
+  c.t.check();
+  c.t.fake.stop_failing();
+  c.spill(Objects(objects.begin() + 4, objects.end()));
+  CHECK(c.central.stats().stored == 6);
+  c.t.check();
+}
+
+// --- Threads
+// ---------------------------------------------------------------------------------------------
+
+TEST_CASE("central cache: threads refill, spill each other's objects and trim at the same time",
+          "[I7]") {
+  Tiers t;
+  constexpr unsigned kClasses[] = {kClass8, kClass48, kClass1024, kClassLargest};
+  std::atomic<void*> exchange[64] = {};
+  std::atomic<std::size_t> spoiled{0};
+  test::in_threads(8, [&](std::size_t thread) {
+    test::Random random(thread);
+    for (std::size_t i = 0; i < 250 * test::kRounds; ++i) {
+      const std::size_t slot = random.below(64);
+      const unsigned cls = kClasses[slot % 4];
+      const std::size_t bytes = std::min<std::size_t>(kSizeClasses[cls].bytes, 64);
+      void* batch[16];
+      const std::size_t want = std::min<std::size_t>(16, kSizeClasses[cls].batch);
+      const std::size_t n = t.central[cls].refill(batch, want);
+      for (std::size_t k = 0; k < n; ++k) memset(batch[k], static_cast<int>(slot), bytes);
+      // One of them is left to whoever comes next.
+      batch[0] = exchange[slot].exchange(batch[0]);
+      const std::size_t skip = batch[0] == nullptr ? 1 : 0;
+      for (std::size_t k = skip; k < n; ++k) {
+        if (!all_bytes_are(batch[k], bytes, static_cast<unsigned char>(slot))) ++spoiled;
+      }
+      if (n > skip) t.central[cls].spill(batch + skip, n - skip, Caller::kFree);
+      if (thread == 7 && i % 16 == 0) t.central[cls].trim();
+      if (thread == 6 && i % 16 == 0) t.central[cls].check();
+      if (thread == 5) t.central[cls].stats();
+    }
+  });
+  CHECK(spoiled == 0);
+  t.check();
+  for (std::size_t slot = 0; slot < 64; ++slot) {
+    void* object = exchange[slot];
+    if (object != nullptr) t.central[kClasses[slot % 4]].spill(&object, 1, Caller::kFree);
+  }
+  CHECK(t.away() == 0);
+  t.trim();
+  CHECK(t.heap.stats().in_use == PageCount{});
+  t.check();
+}
+
+}  // namespace
+}  // namespace minitc

@@ -1,0 +1,293 @@
+// A kernel for the tests: it counts and records the calls, refuses those it is told to refuse, and
+// aborts when an argument breaks the contract of core/os.h.
+//
+// Addresses come from regions set aside beforehand, so that a test knows which chunks are
+// neighbours. Nothing in a region is accessible but what reserve() has handed out. The functions of
+// struct Os have no context: there is one FakeOs at a time, and its destructor takes its state
+// along.
+//
+// Thread safety: the functions of the tables may be called from any thread. They use relaxed
+// atomics only, so that they order nothing that the code under test ought to order itself.
+#pragma once
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base.h"
+#include "core/os.h"
+
+namespace minitc::test {
+
+// kMetadata: a reserve() through metadata_os().
+enum class OsCall : std::uint8_t { kReserve, kMetadata, kRelease, kDecommit, kMove };
+inline constexpr std::size_t kOsCalls = 5;
+inline constexpr std::size_t kAlways = SIZE_MAX / 2;
+
+class FakeOs {
+ public:
+  // Where each new chunk lies: right behind the last, right before it, or behind a hole.
+  enum class Layout : std::uint8_t { kRising, kFalling, kHoles };
+
+  explicit FakeOs(std::size_t page_bytes = 4096, Layout layout = Layout::kRising) {
+    if (current_ != nullptr) fail_test("two at a time");
+    // A page smaller than the real one cannot be faked.
+    page_bytes_ = std::max(page_bytes, static_cast<std::size_t>(sysconf(_SC_PAGESIZE)));
+    layout_ = layout;
+    for (Region& region : regions_) region.map();
+    current_ = this;
+  }
+  ~FakeOs() {
+    for (Region& region : regions_) region.unmap();
+    current_ = nullptr;
+  }
+  FakeOs(const FakeOs&) = delete;
+  FakeOs& operator=(const FakeOs&) = delete;
+
+  Os os() const {
+    return {.reserve = reserve_pages,
+            .release = release,
+            .decommit = decommit,
+            .move = move,
+            .page_bytes = page_bytes_};
+  }
+  // The same with a region of its own, so that metadata does not come between chunks of pages.
+  Os metadata_os() const {
+    Os os = this->os();
+    os.reserve = reserve_metadata;
+    return os;
+  }
+
+  // --- What is refused ---------------------------------------------------------------------------
+
+  // Refuses the `nth` call from now on (1 is the next) and those after it, `times` in all.
+  void fail(OsCall call, std::size_t nth, std::size_t times = 1) { plan_of(call).set(nth, times); }
+  // The same, counting calls of every kind.
+  void fail_any(std::size_t nth, std::size_t times = 1) { any_.set(nth, times); }
+  // Refuses one call of every kind in `n` at random; 0: none.
+  void fail_one_in(std::size_t n, std::uint64_t seed) {
+    dice_ = seed;
+    one_in_ = n;
+  }
+  // Refuses requests for more pages than this at a time.
+  void refuse_above(std::size_t bytes) { largest_ = bytes; }
+  void stop_failing() {
+    for (Plan& plan : plans_) plan.set(1, 0);
+    any_.set(1, 0);
+    one_in_ = 0;
+    largest_ = SIZE_MAX;
+  }
+  // A refused decommit has dropped the first half of the range before it gave up.
+  void drop_half_when_refused(bool on) { drops_half_ = on; }
+  // A refused move has unmapped its target, which cannot be mapped again.
+  void lose_when_refused(bool on) { loses_ = on; }
+  // Called at the end of each decommit, before it returns.
+  void at_decommit(void (*hook)()) { hook_ = hook; }
+
+  // --- What happened -----------------------------------------------------------------------------
+
+  std::size_t calls(OsCall call) const { return plans_[static_cast<std::size_t>(call)].calls; }
+  std::size_t calls() const { return any_.calls; }
+  std::size_t refused() const { return refused_; }
+  // Of what was reserved and not released.
+  std::size_t mapped_bytes() const { return regions_[0].mapped; }
+  std::size_t metadata_bytes() const { return regions_[1].mapped; }
+  // Of pages whose release was refused.
+  std::size_t stuck_bytes() const { return stuck_bytes_; }
+  std::size_t last_reserve_bytes() const { return last_reserve_bytes_; }
+  std::size_t decommitted_bytes() const { return decommitted_bytes_; }
+  std::size_t page_bytes() const { return page_bytes_; }
+  bool owns(const void* ptr) const { return regions_[0].holds(ptr, 1); }
+
+ private:
+  using Counter = std::atomic<std::size_t>;
+
+  struct Plan {
+    Counter calls{0};
+    Counter first{0};
+    Counter end{0};
+
+    void set(std::size_t nth, std::size_t times) {
+      first = calls + nth;
+      end = first + times;
+    }
+    bool refuses_next() {
+      const std::size_t n = calls.fetch_add(1, std::memory_order_relaxed) + 1;
+      return n >= first.load(std::memory_order_relaxed) && n < end.load(std::memory_order_relaxed);
+    }
+  };
+
+  struct Region {
+    static constexpr std::size_t kBytes = std::size_t{8} << 30;
+    char* start = nullptr;
+    Counter used{0};
+    Counter mapped{0};
+
+    void map() {
+      void* const memory = mmap(nullptr, kBytes + kAlignment, PROT_NONE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (memory == MAP_FAILED) fail_test("no address space");
+      whole = memory;
+      start =
+          reinterpret_cast<char*>(align_up(reinterpret_cast<std::uintptr_t>(memory), kAlignment));
+    }
+    void unmap() { munmap(whole, kBytes + kAlignment); }
+    bool holds(const void* ptr, std::size_t bytes) const {
+      const char* const p = static_cast<const char*>(ptr);
+      return p >= start && bytes <= kBytes && p <= start + (kBytes - bytes);
+    }
+
+    static constexpr std::size_t kAlignment = std::size_t{1} << 20;
+    void* whole = nullptr;
+  };
+
+  // What is reserved, so that release() can tell.
+  struct Chunk {
+    std::atomic<char*> start{nullptr};
+    Counter bytes{0};
+  };
+
+  [[noreturn]] static void fail_test(const char* why) {
+    fprintf(stderr, "FakeOs: %s\n", why);
+    abort();
+  }
+  static void require(bool holds, const char* why) {
+    if (!holds) fail_test(why);
+  }
+
+  Plan& plan_of(OsCall call) { return plans_[static_cast<std::size_t>(call)]; }
+
+  bool refuses(OsCall call) {
+    const bool by_kind = plan_of(call).refuses_next();
+    const bool by_number = any_.refuses_next();
+    const std::size_t one_in = one_in_.load(std::memory_order_relaxed);
+    const bool by_chance = one_in != 0 && roll() % one_in == 0;
+    if (!by_kind && !by_number && !by_chance) return false;
+    refused_.fetch_add(1, std::memory_order_relaxed);
+    return true;
+  }
+  std::uint64_t roll() {
+    std::uint64_t n = dice_.fetch_add(0x9e3779b97f4a7c15U, std::memory_order_relaxed);
+    n = (n ^ (n >> 30)) * 0xbf58476d1ce4e5b9U;
+    return n ^ (n >> 29);
+  }
+  bool aligned(const void* start, std::size_t bytes) const {
+    return ((reinterpret_cast<std::uintptr_t>(start) | bytes) & (page_bytes_ - 1)) == 0;
+  }
+  bool in_a_region(const void* start, std::size_t bytes) const {
+    return regions_[0].holds(start, bytes) || regions_[1].holds(start, bytes);
+  }
+
+  static void* reserve_pages(std::size_t bytes) {
+    return current_->reserve(OsCall::kReserve, current_->regions_[0], bytes);
+  }
+  static void* reserve_metadata(std::size_t bytes) {
+    return current_->reserve(OsCall::kMetadata, current_->regions_[1], bytes);
+  }
+
+  void* reserve(OsCall call, Region& region, std::size_t bytes) {
+    require(bytes != 0 && bytes % kPageBytes == 0, "reserve: not a number of pages");
+    const bool for_pages = call == OsCall::kReserve;
+    if (for_pages) last_reserve_bytes_.store(bytes, std::memory_order_relaxed);
+    if (refuses(call)) return nullptr;
+    if ((for_pages && bytes > largest_.load(std::memory_order_relaxed)) || bytes > Region::kBytes) {
+      refused_.fetch_add(1, std::memory_order_relaxed);
+      return nullptr;
+    }
+    const std::size_t length = align_up(bytes, std::max(page_bytes_, kPageBytes));
+    const std::size_t hole = layout_ == Layout::kHoles ? std::max(page_bytes_, kPageBytes) : 0;
+    const std::size_t used = region.used.fetch_add(length + hole, std::memory_order_relaxed);
+    require(used + length + hole <= Region::kBytes, "reserve: the region is used up");
+    char* const start = layout_ == Layout::kFalling ? region.start + Region::kBytes - used - length
+                                                    : region.start + used;
+    require(mprotect(start, length, PROT_READ | PROT_WRITE) == 0, "mprotect fails");
+    const std::size_t slot = chunk_count_.fetch_add(1, std::memory_order_relaxed);
+    require(slot < chunks_.size(), "reserve: too many chunks to record");
+    chunks_[slot].start.store(start, std::memory_order_relaxed);
+    chunks_[slot].bytes.store(bytes, std::memory_order_relaxed);
+    region.mapped.fetch_add(bytes, std::memory_order_relaxed);
+    return start;
+  }
+
+  static bool release(void* start, std::size_t bytes) {
+    FakeOs& self = *current_;
+    if (self.refuses(OsCall::kRelease)) {
+      if (self.regions_[0].holds(start, bytes)) self.stuck_bytes_ += bytes;
+      return false;
+    }
+    for (std::size_t i = self.chunk_count_.load(std::memory_order_relaxed); i-- != 0;) {
+      Chunk& chunk = self.chunks_[i];
+      if (chunk.start.load(std::memory_order_relaxed) != start) continue;
+      require(chunk.bytes.load(std::memory_order_relaxed) == bytes, "release: not all of a chunk");
+      chunk.start.store(nullptr, std::memory_order_relaxed);
+      for (Region& region : self.regions_) {
+        if (region.holds(start, bytes)) region.mapped.fetch_sub(bytes, std::memory_order_relaxed);
+      }
+      return mprotect(start, align_up(bytes, self.page_bytes_), PROT_NONE) == 0;
+    }
+    fail_test("release: not a chunk");
+  }
+
+  static bool decommit(void* start, std::size_t bytes) {
+    FakeOs& self = *current_;
+    require(bytes != 0 && self.aligned(start, bytes), "decommit: not whole kernel pages");
+    require(self.in_a_region(start, bytes), "decommit: not our memory");
+    const bool refused = self.refuses(OsCall::kDecommit);
+    const bool half = self.drops_half_.load(std::memory_order_relaxed);
+    const std::size_t dropped = !refused ? bytes
+                                : half   ? align_down(bytes / 2, self.page_bytes_)
+                                         : 0;
+    if (dropped != 0) require(madvise(start, dropped, MADV_DONTNEED) == 0, "madvise fails");
+    if (!refused) self.decommitted_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    if (void (*const hook)() = self.hook_.load(std::memory_order_relaxed); hook != nullptr) hook();
+    return !refused;
+  }
+
+  // As mremap does it, but for the copy.
+  static Move move(void* from, void* to, std::size_t bytes) {
+    FakeOs& self = *current_;
+    require(bytes != 0 && self.aligned(from, bytes) && self.aligned(to, bytes),
+            "move: not whole kernel pages");
+    require(self.in_a_region(from, bytes) && self.in_a_region(to, bytes), "move: not our memory");
+    const char* const a = static_cast<char*>(from);
+    const char* const b = static_cast<char*>(to);
+    require(a + bytes <= b || b + bytes <= a, "move: the ranges overlap");
+    const bool refused = self.refuses(OsCall::kMove);
+    if (!refused) memcpy(to, from, bytes);
+    require(madvise(refused ? to : from, bytes, MADV_DONTNEED) == 0, "madvise fails");
+    if (!refused) return Move::kDone;
+    if (!self.loses_.load(std::memory_order_relaxed)) return Move::kRefused;
+    require(mprotect(to, bytes, PROT_NONE) == 0, "mprotect fails");
+    return Move::kLost;
+  }
+
+  static inline FakeOs* current_ = nullptr;
+
+  std::size_t page_bytes_ = 0;
+  Layout layout_ = Layout::kRising;
+  std::array<Region, 2> regions_;
+  std::array<Plan, kOsCalls> plans_;
+  Plan any_;
+  Counter one_in_{0};
+  std::atomic<std::uint64_t> dice_{0};
+  Counter largest_{SIZE_MAX};
+  std::atomic<bool> drops_half_{false};
+  std::atomic<bool> loses_{false};
+  std::atomic<void (*)()> hook_{nullptr};
+  Counter refused_{0};
+  Counter last_reserve_bytes_{0};
+  Counter decommitted_bytes_{0};
+  Counter stuck_bytes_{0};
+  std::array<Chunk, 4096> chunks_;
+  Counter chunk_count_{0};
+};
+
+}  // namespace minitc::test

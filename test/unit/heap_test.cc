@@ -1,0 +1,775 @@
+#include "core/heap.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "core/stats.h"
+#include "test/unit/support.h"
+
+namespace minitc {
+namespace {
+
+using test::all_bytes_are;
+using test::all_zero;
+using test::death;
+using test::ending_of;
+using test::FakeOs;
+using test::hex;
+using test::OsCall;
+using test::TestHeap;
+
+// A heap on a fake OS.
+struct Fixture {
+  explicit Fixture(const Options& options = {}, std::size_t page_bytes = 4096)
+      : fake(page_bytes), heap(fake.os(), options) {}
+
+  char* allocate(std::size_t bytes) { return static_cast<char*>(heap->allocate(bytes)); }
+  char* filled(std::size_t bytes, unsigned char value) {
+    char* const object = allocate(bytes);
+    if (object != nullptr) memset(object, value, bytes);
+    return object;
+  }
+  Snapshot snapshot() {
+    Snapshot s;
+    Snapshot::take(*heap, s);
+    return s;
+  }
+  std::size_t live() { return snapshot().live; }
+  void check() {
+    heap->check();
+    heap->check_caches();
+  }
+
+  FakeOs fake;
+  TestHeap heap;
+};
+
+Options check_free() {
+  Options options;
+  options.check_free = 1;
+  return options;
+}
+
+// The sizes at which something changes.
+std::vector<std::size_t> interesting_sizes() {
+  std::vector<std::size_t> sizes;
+  for (const SizeClass& c : kSizeClasses) {
+    if (c.bytes == 0) continue;
+    for (const std::size_t bytes : {c.bytes - 1UL, c.bytes + 0UL, c.bytes + 1UL}) {
+      sizes.push_back(bytes);
+    }
+  }
+  for (const std::size_t bytes : {kMoveBytes - 1, kMoveBytes, kMoveBytes + 1, 3 * kMoveBytes}) {
+    sizes.push_back(bytes);
+  }
+  return sizes;
+}
+
+// --- Before there is a heap
+// ------------------------------------------------------------------------------
+
+TEST_CASE("heap: until it is open the fast paths leave everything to the slow ones") {
+  const auto heap = std::make_unique<Heap>();
+  t_cache = &g_no_cache;
+  for (const std::size_t bytes : {0UL, 1UL, 100UL, kMaxSmall, kMaxSmall + 1, SIZE_MAX}) {
+    int asked = 0;
+    CHECK(heap->allocate(bytes, [&](std::size_t n) -> void* {
+      CHECK(n == bytes);
+      return &++asked;
+    }) == &asked);
+    CHECK(asked == 1);
+  }
+  int on_stack = 0;
+  for (void* const ptr : {static_cast<void*>(nullptr), static_cast<void*>(&on_stack),
+                          reinterpret_cast<void*>(UINTPTR_MAX)}) {
+    int asked = 0;
+    heap->deallocate(ptr, [&](void* p) {
+      CHECK(p == ptr);
+      ++asked;
+    });
+    CHECK(asked == 1);
+  }
+}
+
+// --- Allocate and free
+// -------------------------------------------------------------------------------------
+
+TEST_CASE("heap: objects of every size are large enough, aligned, apart and freed again") {
+  Fixture f;
+  std::vector<std::pair<char*, std::size_t>> objects;
+  for (const std::size_t bytes : interesting_sizes()) {
+    CAPTURE(bytes);
+    for (int i = 0; i < 3; ++i) {
+      char* const object = f.allocate(bytes);
+      REQUIRE(object != nullptr);
+      const std::size_t usable = f.heap->usable_size(object);
+      CHECK(usable >= bytes);
+      CHECK(usable <= std::max(bytes + 15, bytes + bytes / 8));
+      CHECK(reinterpret_cast<std::uintptr_t>(object) % (bytes < 9 ? 8 : 16) == 0);
+      memset(object, 1, usable);
+      objects.emplace_back(object, usable);
+    }
+  }
+  std::sort(objects.begin(), objects.end());
+  for (std::size_t i = 1; i < objects.size(); ++i) {
+    REQUIRE(objects[i - 1].first + objects[i - 1].second <= objects[i].first);
+  }
+  f.check();
+  for (const auto& [object, usable] : objects) f.heap->deallocate(object);
+  f.check();
+  CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap: a request of nothing gives an object of its own") {
+  Fixture f;
+  std::set<void*> objects;
+  for (int i = 0; i < 50; ++i) {
+    objects.insert(f.heap->allocate(0));
+    objects.insert(f.heap->allocate_zeroed(0));
+    objects.insert(f.heap->allocate_aligned(0, 64));
+    objects.insert(f.heap->allocate_aligned(0, 4 * kPageBytes));
+  }
+  CHECK(objects.size() == 200);
+  CHECK_FALSE(objects.contains(nullptr));
+  for (void* const object : objects) f.heap->deallocate(object);
+  CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap: requests beyond PTRDIFF_MAX and beyond all memory give null and lose nothing") {
+  Fixture f;
+  char* const object = f.filled(1000, 1);
+  for (const std::size_t bytes : {SIZE_MAX, SIZE_MAX - kPageBytes, std::size_t{PTRDIFF_MAX} + 1,
+                                  std::size_t{PTRDIFF_MAX}, std::size_t{1} << 50}) {
+    CAPTURE(bytes);
+    CHECK(f.allocate(bytes) == nullptr);
+    CHECK(f.heap->allocate_zeroed(bytes) == nullptr);
+    CHECK(f.heap->allocate_aligned(bytes, 16) == nullptr);
+    CHECK(f.heap->allocate_aligned(bytes, std::size_t{1} << 30) == nullptr);
+    CHECK(f.heap->resize(object, bytes) == nullptr);
+  }
+  for (unsigned bit = 45; bit < 64; ++bit) {
+    CHECK(f.heap->allocate_aligned(1, std::size_t{1} << bit) == nullptr);
+    CHECK(f.heap->allocate_aligned(std::size_t{PTRDIFF_MAX}, std::size_t{1} << bit) == nullptr);
+  }
+  CHECK(all_bytes_are(object, 1000, 1));
+  f.heap->deallocate(object);
+  f.check();
+  CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap: aligned objects are aligned, large enough and freed like others") {
+  Fixture f;
+  std::vector<char*> objects;
+  for (std::size_t alignment = 1; alignment <= std::size_t{4} << 20; alignment *= 2) {
+    for (const std::size_t bytes : {1UL, 8UL, 100UL, 4096UL, 5000UL, kMaxSmall, kMaxSmall + 1}) {
+      CAPTURE(alignment, bytes);
+      char* const object = static_cast<char*>(f.heap->allocate_aligned(bytes, alignment));
+      REQUIRE(object != nullptr);
+      CHECK(reinterpret_cast<std::uintptr_t>(object) % alignment == 0);
+      CHECK(f.heap->usable_size(object) >= bytes);
+      memset(object, 2, f.heap->usable_size(object));
+      objects.push_back(object);
+    }
+  }
+  f.check();
+  for (char* const object : objects) f.heap->deallocate(object);
+  f.check();
+  CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap: zeroed objects are zero, also where others were", "[I6]") {
+  Fixture f;
+  std::vector<char*> objects;
+  for (int round = 0; round < 3; ++round) {
+    for (const std::size_t bytes : interesting_sizes()) {
+      char* const object = static_cast<char*>(f.heap->allocate_zeroed(bytes));
+      REQUIRE(object != nullptr);
+      CAPTURE(bytes, round);
+      REQUIRE(all_zero(object, bytes));
+      memset(object, 0xff, f.heap->usable_size(object));
+      objects.push_back(object);
+    }
+    for (char* const object : objects) f.heap->deallocate(object);
+    objects.clear();
+    if (round == 1) f.heap->trim();
+  }
+}
+
+TEST_CASE("heap: a large zeroed object in fresh memory is not touched", "[I6]") {
+  Fixture f;
+  constexpr std::size_t kBytes = std::size_t{64} << 20;
+  char* const object = static_cast<char*>(f.heap->allocate_zeroed(kBytes));
+  REQUIRE(object != nullptr);
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  std::vector<unsigned char> resident(kBytes / page);
+  REQUIRE(mincore(object, kBytes, resident.data()) == 0);
+  const auto pages = std::count_if(resident.begin(), resident.end(),
+                                   [](unsigned char bits) { return (bits & 1) != 0; });
+  CHECK(static_cast<std::size_t>(pages) < resident.size() / 4);
+}
+
+TEST_CASE("heap: no byte of a freed object is changed, for any class and beyond") {
+  Fixture f;
+  for (const std::size_t bytes : interesting_sizes()) {
+    CAPTURE(bytes);
+    char* const keeps_span = f.allocate(bytes);
+    char* const object = f.allocate(bytes);
+    const std::size_t usable = f.heap->usable_size(object);
+    memset(object, 0x5a, usable);
+    f.heap->deallocate(object);
+    REQUIRE(all_bytes_are(object, usable, 0x5a));
+    f.heap->deallocate(keeps_span);
+  }
+}
+
+// --- Resize
+// --------------------------------------------------------------------------------------------------
+
+TEST_CASE("heap: resizing keeps every usable byte, from any size to any other") {
+  Fixture f;
+  std::vector<std::size_t> sizes;
+  const std::vector<std::size_t> all = interesting_sizes();
+  for (std::size_t i = 0; i < all.size(); i += 7) sizes.push_back(all[i]);
+  for (const std::size_t bytes : {kMaxSmall, kMaxSmall + 1, 2 * kMoveBytes, 5 * kMoveBytes}) {
+    sizes.push_back(bytes);
+  }
+  std::size_t wrong = 0;
+  for (const std::size_t from : sizes) {
+    for (const std::size_t to : sizes) {
+      char* const object = f.allocate(from);
+      const std::size_t before = f.heap->usable_size(object);
+      memset(object, 0x33, before);
+      char* const moved = static_cast<char*>(f.heap->resize(object, to));
+      const std::size_t after = moved == nullptr ? 0 : f.heap->usable_size(moved);
+      if (after < to || !all_bytes_are(moved, std::min(before, after), 0x33)) ++wrong;
+      if (to <= before && after > before) ++wrong;  // a shrunk object is no larger than it was
+      if (moved != nullptr) f.heap->deallocate(moved);
+    }
+  }
+  CHECK(wrong == 0);
+  f.check();
+  CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap: an object that fits and wastes little stays where it is") {
+  Fixture f;
+  for (const std::size_t bytes : interesting_sizes()) {
+    CAPTURE(bytes);
+    char* const object = f.allocate(bytes);
+    const std::size_t usable = f.heap->usable_size(object);
+    CHECK(f.heap->resize(object, usable) == object);
+    CHECK(f.heap->resize(object, bytes) == object);
+    CHECK(f.heap->resize(object, usable - usable / 4) == object);
+    f.heap->deallocate(object);
+  }
+}
+
+TEST_CASE("heap: an object that shrinks much gives its memory up") {
+  Fixture f;
+  const auto waste = [&f](std::size_t from, std::size_t to) {
+    void* const object = f.heap->resize(f.allocate(from), to);
+    const std::size_t usable = f.heap->usable_size(object);
+    f.heap->deallocate(object);
+    return usable;
+  };
+  CHECK(waste(kMaxSmall, 100) < 200);
+  CHECK(waste(1000, 100) < 200);
+  CHECK(waste(std::size_t{10} << 20, std::size_t{1} << 20) < std::size_t{2} << 20);
+  CHECK(waste(std::size_t{10} << 20, 100) < 200);
+}
+
+TEST_CASE("heap: resizing to nothing frees") {
+  Fixture f;
+  for (const std::size_t bytes : {1UL, 100UL, kMaxSmall, kMaxSmall + 1, 10 * kMaxSmall}) {
+    CHECK(f.heap->resize(f.allocate(bytes), 0) == nullptr);
+    CHECK(f.live() == 0);
+  }
+}
+
+TEST_CASE("heap: a large object grows in place into free pages") {
+  Fixture f;
+  char* const object = f.filled(300 * 1024, 7);
+  CHECK(f.heap->resize(object, 400 * 1024) == object);
+  CHECK(f.heap->usable_size(object) >= 400 * 1024);
+  CHECK(all_bytes_are(object, 300 * 1024, 7));
+  f.check();
+}
+
+// Three megabytes that cannot grow in place.
+struct Hemmed : Fixture {
+  Hemmed() {
+    object = filled(kBytes, 9);
+    wall = filled(kMaxSmall + 1, 8);
+  }
+  bool wall_stands() const { return all_bytes_are(wall, kMaxSmall + 1, 8); }
+
+  static constexpr std::size_t kBytes = std::size_t{3} << 20;
+  char* object;
+  char* wall;
+};
+
+TEST_CASE("heap: a large object that cannot grow in place has its pages moved, not copied",
+          "[I6]") {
+  Hemmed f;
+  char* const moved = static_cast<char*>(f.heap->resize(f.object, 2 * Hemmed::kBytes));
+  CHECK(moved != f.object);
+  CHECK(f.fake.calls(OsCall::kMove) == 1);
+  CHECK(all_bytes_are(moved, Hemmed::kBytes, 9));
+  CHECK(f.wall_stands());
+  // It is given some room to grow on.
+  CHECK(f.heap->usable_size(moved) >= 2 * Hemmed::kBytes + Hemmed::kBytes / 8);
+  f.check();
+  // What it left reads as zeros and is used as such.
+  char* const zeroed = static_cast<char*>(f.heap->allocate_zeroed(Hemmed::kBytes));
+  CHECK(all_zero(zeroed, Hemmed::kBytes));
+}
+
+TEST_CASE("heap: a large object below the threshold is copied") {
+  Fixture f;
+  char* const object = f.filled(kMoveBytes - kPageBytes, 9);
+  f.filled(kMaxSmall + 1, 8);
+  char* const moved = static_cast<char*>(f.heap->resize(object, 2 * kMoveBytes));
+  CHECK(moved != object);
+  CHECK(f.fake.calls(OsCall::kMove) == 0);
+  CHECK(all_bytes_are(moved, kMoveBytes - kPageBytes, 9));
+}
+
+TEST_CASE("heap: when the OS refuses to move pages they are copied") {
+  Hemmed f;
+  f.fake.fail(OsCall::kMove, 1);
+  char* const moved = static_cast<char*>(f.heap->resize(f.object, 2 * Hemmed::kBytes));
+  REQUIRE(moved != nullptr);
+  CHECK(f.fake.calls(OsCall::kMove) == 1);
+  CHECK(all_bytes_are(moved, Hemmed::kBytes, 9));
+  f.heap->deallocate(moved);
+  f.heap->deallocate(f.wall);
+  f.check();
+  CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap: when a refused move loses its target the object is as it was") {
+  Hemmed f;
+  f.fake.fail(OsCall::kMove, 1);
+  f.fake.lose_when_refused(true);
+  CHECK(f.heap->resize(f.object, 2 * Hemmed::kBytes) == nullptr);
+  CHECK(all_bytes_are(f.object, Hemmed::kBytes, 9));
+  f.check();
+  char* const moved = static_cast<char*>(f.heap->resize(f.object, 2 * Hemmed::kBytes));
+  REQUIRE(moved != nullptr);
+  CHECK(all_bytes_are(moved, Hemmed::kBytes, 9));
+  CHECK(f.wall_stands());
+}
+
+TEST_CASE("heap: an object whose resizing is refused is as it was") {
+  Hemmed f;
+  char* const small = f.filled(kMaxSmall, 6);
+  f.fake.fail_any(1, test::kAlways);
+  CHECK(f.heap->resize(f.object, std::size_t{1} << 30) == nullptr);
+  CHECK(f.heap->resize(small, std::size_t{1} << 30) == nullptr);
+  CHECK(f.heap->usable_size(f.object) == Hemmed::kBytes);
+  CHECK(all_bytes_are(f.object, Hemmed::kBytes, 9));
+  CHECK(all_bytes_are(small, kMaxSmall, 6));
+  CHECK(f.wall_stands());
+  f.check();
+}
+
+TEST_CASE("heap: shrinking without memory for metadata spoils no neighbour") {
+  // A hole of just the length that the object would be moved to, so that only the cut is refused.
+  constexpr std::size_t kPagesTo = 80;
+  Fixture f;
+  char* const object = f.filled(128 * kPageBytes, 1);
+  char* const hole = f.filled((kPagesTo + kPagesTo / 8) * kPageBytes, 2);
+  char* const wall = f.filled(128 * kPageBytes, 3);
+  f.heap->deallocate(hole);
+  f.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  std::vector<char*> fillers;  // until neither spans nor metadata are to be had
+  while (char* const filler = f.allocate(kMaxSmall + 1)) fillers.push_back(filler);
+  char* const moved = static_cast<char*>(f.heap->resize(object, kPagesTo * kPageBytes));
+  CHECK(all_bytes_are(wall, 128 * kPageBytes, 3));
+  CHECK(all_bytes_are(moved != nullptr ? moved : object, kPagesTo * kPageBytes, 1));
+  f.check();
+}
+
+// --- Bad pointers
+// ------------------------------------------------------------------------------------------------
+
+std::string foreign_text(const std::string& call, const void* ptr) {
+  return death(call + "(" + hex(ptr) +
+               "): foreign pointer: not allocated by libminitc; stack, static, mapped or another "
+               "allocator's memory, perhaps a plugin loaded with RTLD_DEEPBIND");
+}
+
+TEST_CASE("heap: foreign pointers are told by all calls") {
+  Fixture f;
+  f.allocate(100);
+  int on_stack = 0;
+  static int in_data = 0;
+  for (void* const ptr :
+       {static_cast<void*>(&on_stack), static_cast<void*>(&in_data), reinterpret_cast<void*>(8),
+        reinterpret_cast<void*>(std::uintptr_t{1} << 47),
+        reinterpret_cast<void*>(std::uintptr_t{1} << 56), reinterpret_cast<void*>(UINTPTR_MAX)}) {
+    CHECK(ending_of([&] { f.heap->deallocate(ptr); }) == foreign_text("free", ptr));
+    CHECK(ending_of([&] { f.heap->resize(ptr, 10); }) == foreign_text("realloc", ptr));
+    CHECK(ending_of([&] { f.heap->usable_size(ptr); }) == foreign_text("malloc_usable_size", ptr));
+  }
+  f.heap->deallocate(nullptr);
+}
+
+TEST_CASE("heap: interior pointers into large objects are told by all calls") {
+  Fixture f;
+  char* const object = f.allocate(300 * 1024);
+  const std::size_t bytes = f.heap->usable_size(object);
+  for (const std::size_t offset : {std::size_t{8}, kPageBytes, bytes - 1}) {
+    char* const ptr = object + offset;
+    const std::string rest = "(" + hex(ptr) + "): interior pointer: the object begins at " +
+                             hex(object) + " and has " + std::to_string(bytes) + " bytes";
+    CHECK(ending_of([&] { f.heap->deallocate(ptr); }) == death("free" + rest));
+    CHECK(ending_of([&] { f.heap->resize(ptr, 10); }) == death("realloc" + rest));
+    CHECK(ending_of([&] { f.heap->usable_size(ptr); }) == death("malloc_usable_size" + rest));
+  }
+}
+
+TEST_CASE("heap: a freed large object is stale for all calls") {
+  Fixture f;
+  char* const object = f.allocate(300 * 1024);
+  f.heap->deallocate(object);
+  const std::string rest = "(" + hex(object) + "): stale pointer: its pages are free";
+  CHECK(ending_of([&] { f.heap->deallocate(object); }) == death("free" + rest));
+  CHECK(ending_of([&] { f.heap->resize(object, 10); }) == death("realloc" + rest));
+  CHECK(ending_of([&] { f.heap->usable_size(object); }) == death("malloc_usable_size" + rest));
+}
+
+TEST_CASE("heap: resize and usable_size look at small pointers at once") {
+  Fixture f(check_free());
+  char* const object = f.allocate(48);
+  char* const neighbour = f.allocate(48);
+  const std::string interior = "(" + hex(object + 8) +
+                               "): interior pointer: the object begins at " + hex(object) +
+                               " and has 48 bytes";
+  CHECK(ending_of([&] { f.heap->resize(object + 8, 10); }) == death("realloc" + interior));
+  CHECK(ending_of([&] { f.heap->resize(object + 8, 0); }) == death("realloc" + interior));
+  CHECK(ending_of([&] { f.heap->usable_size(object + 8); }) ==
+        death("malloc_usable_size" + interior));
+  f.heap->deallocate(object);
+  const std::string stale = "(" + hex(object) + "): stale pointer: the object is already free";
+  CHECK(ending_of([&] { f.heap->resize(object, 10); }) == death("realloc" + stale));
+  CHECK(ending_of([&] { f.heap->usable_size(object); }) == death("malloc_usable_size" + stale));
+  f.heap->deallocate(neighbour);
+}
+
+TEST_CASE("heap: with MINITC_CHECK_FREE every bad free is found at the call", "[I7]") {
+  Fixture f(check_free());
+  char* const object = f.allocate(48);
+  char* const neighbour = f.allocate(48);
+  CHECK_FALSE(f.heap.has_cache());
+  CHECK(ending_of([&] { f.heap->deallocate(object + 8); }) ==
+        death("free(" + hex(object + 8) + "): interior pointer: the object begins at " +
+              hex(object) + " and has 48 bytes"));
+  f.heap->deallocate(object);
+  CHECK(ending_of([&] { f.heap->deallocate(object); }) ==
+        death("free(" + hex(object) + "): double free: the object is already free"));
+  f.heap->deallocate(neighbour);
+  f.heap->trim();
+  CHECK(ending_of([&] { f.heap->deallocate(object); }) ==
+        death("free(" + hex(object) + "): stale pointer: its pages are free"));
+  CHECK(f.snapshot().thread_cached == 0);
+}
+
+TEST_CASE("heap: without it they are found when they leave the thread cache", "[I7]") {
+  Fixture f;
+  char* const object = f.allocate(48);
+  f.heap->deallocate(object);
+  f.heap->deallocate(object);
+  CHECK(ending_of([&] { f.heap->trim(); }) ==
+        death("free(" + hex(object) +
+              "): double free: the object is already free (found when it left the thread cache; "
+              "MINITC_CHECK_FREE=1 finds it at the call)"));
+  f.allocate(48);  // taken back, or the end of the test would find it
+}
+
+// --- Threads
+// -------------------------------------------------------------------------------------------------------
+
+TEST_CASE("heap: a thread has a cache from its first small allocation to its end", "[I10]") {
+  Fixture f;
+  CHECK_FALSE(f.heap.has_cache());
+  f.heap->deallocate(f.allocate(kMaxSmall + 1));
+  CHECK_FALSE(f.heap.has_cache());
+  f.allocate(10);
+  CHECK(f.heap.has_cache());
+  CHECK(f.snapshot().threads == 1);
+  void* from_thread = nullptr;
+  test::in_threads(1, [&](std::size_t) {
+    for (int i = 0; i < 100; ++i) from_thread = f.heap->allocate(1000);
+    CHECK(f.heap.has_cache());
+    CHECK(f.snapshot().threads == 2);
+    CHECK(f.snapshot().thread_cached > 0);
+    f.check();
+  });
+  CHECK(f.snapshot().threads == 1);
+  CHECK(f.live() == 100 * 1024 + 16);
+  f.check();  // with the budget whole again
+  f.heap->deallocate(from_thread);
+}
+
+TEST_CASE("heap: a thread that only frees gets no cache", "[I7]") {
+  Fixture f;
+  std::vector<char*> objects;
+  for (int i = 0; i < 100; ++i) objects.push_back(f.allocate(48));
+  test::in_threads(1, [&](std::size_t) {
+    for (char* const object : objects) f.heap->deallocate(object);
+    CHECK_FALSE(f.heap.has_cache());
+  });
+  CHECK(f.live() == 0);
+  f.check();
+}
+
+TEST_CASE("heap: after its cache is gone a thread still allocates and frees", "[I7]") {
+  Fixture f;
+  char* const before = f.allocate(48);
+  f.heap->retire_cache();
+  CHECK(f.snapshot().threads == 0);
+  CHECK(f.snapshot().thread_cached == 0);
+  f.heap->deallocate(before);
+  std::vector<char*> objects;
+  for (const std::size_t bytes : interesting_sizes()) objects.push_back(f.filled(bytes, 1));
+  for (char*& object : objects) object = static_cast<char*>(f.heap->resize(object, 100));
+  CHECK_FALSE(f.heap.has_cache());
+  for (char* const object : objects) f.heap->deallocate(object);
+  CHECK(f.snapshot().thread_cached == 0);
+  CHECK(f.live() == 0);
+  f.heap->retire_cache();
+  CHECK(f.snapshot().threads == 0);
+  f.check();
+}
+
+TEST_CASE("heap: threads that come and go need no new metadata", "[I10]") {
+  Fixture f;
+  std::size_t metadata = 0;
+  for (int i = 0; i < 60; ++i) {
+    test::in_threads(2, [&](std::size_t thread) {
+      void* objects[50];
+      for (void*& object : objects) object = f.heap->allocate(48 + 1000 * thread);
+      for (void* const object : objects) f.heap->deallocate(object);
+    });
+    if (i == 5) metadata = f.snapshot().metadata;
+  }
+  CHECK(f.snapshot().metadata == metadata);
+  CHECK(f.snapshot().threads == 0);
+  f.check();
+}
+
+TEST_CASE("heap: where no thread's end can be noticed it works without caches") {
+  std::vector<pthread_key_t> keys;
+  pthread_key_t key;
+  while (pthread_key_create(&key, nullptr) == 0) keys.push_back(key);
+  {
+    Fixture f;
+    CHECK_FALSE(f.heap.ready());
+    char* const object = f.filled(100, 1);
+    REQUIRE(object != nullptr);
+    CHECK(f.snapshot().threads == 0);
+    f.heap->deallocate(object);
+    CHECK(f.live() == 0);
+    f.check();
+    for (const pthread_key_t each : keys) pthread_key_delete(each);
+  }
+}
+
+TEST_CASE("heap: a thread cache without a budget holds nothing", "[I10]") {
+  Options options;
+  options.thread_cache_total = 0;
+  Fixture f(options);
+  std::vector<char*> objects;
+  for (int i = 0; i < 100; ++i) objects.push_back(f.allocate(48));
+  for (char* const object : objects) f.heap->deallocate(object);
+  CHECK(f.snapshot().thread_cached == 0);
+  f.check();
+}
+
+// --- Signals
+// ---------------------------------------------------------------------------------------------------------
+
+Heap* interrupted = nullptr;
+int interruptions = 0;
+int interruption_faults = 0;
+
+// What a signal handler might do between any two instructions of a slow path.
+void interrupt() {
+  ++interruptions;
+  void* objects[20];
+  for (std::size_t i = 0; i < 20; ++i) {
+    objects[i] = interrupted->allocate(1000 + 500 * i);
+    if (objects[i] == nullptr) ++interruption_faults;
+  }
+  for (void* const object : objects) interrupted->deallocate(object);
+}
+
+TEST_CASE("heap: whoever interrupts a slow path may allocate and free", "[I7][I9]") {
+  Options options;
+  options.free_bound = kPageBytes;  // so that spilling asks the OS, where the interruption comes
+  Fixture f(options);
+  interrupted = &*f.heap;
+  interruptions = interruption_faults = 0;
+  f.fake.at_decommit(interrupt);
+  test::Random random(4);
+  std::vector<char*> objects;
+  for (int i = 0; i < 1500; ++i) {
+    if (random.below(3) != 0) {
+      objects.push_back(f.filled(1000 + 500 * random.below(20), 1));
+    } else if (!objects.empty()) {
+      std::swap(objects[random.below(objects.size())], objects.back());
+      f.heap->deallocate(objects.back());
+      objects.pop_back();
+    }
+  }
+  for (char* const object : objects) f.heap->deallocate(object);
+  f.heap->trim();
+  f.fake.at_decommit(nullptr);
+  CHECK(interruptions > 10);
+  CHECK(interruption_faults == 0);
+  f.check();
+  CHECK(f.live() == 0);
+}
+
+// --- Memory back to the OS
+// ---------------------------------------------------------------------------------------------
+
+TEST_CASE("heap: trim gives back what whole pages hold nothing any more", "[I6]") {
+  Fixture f;
+  std::vector<char*> objects;
+  for (int i = 0; i < 3000; ++i) objects.push_back(f.filled(1000, 1));
+  char* const large = f.filled(std::size_t{5} << 20, 2);
+  const std::size_t kept = f.live() / 2;
+  for (char* const object : objects) f.heap->deallocate(object);
+  f.heap->deallocate(large);
+  const std::size_t before = f.snapshot().returned;
+  const std::size_t trimmed = f.heap->trim();
+  CHECK(trimmed > kept);
+  const Snapshot s = f.snapshot();
+  CHECK(s.live == 0);
+  CHECK(s.thread_cached == 0);
+  CHECK(s.central == 0);
+  CHECK(s.page_heap_free == 0);
+  CHECK(s.returned == before + trimmed);
+  CHECK(s.returned == s.mapped);
+  CHECK(f.heap->trim() == 0);
+  f.check();
+}
+
+// --- Refusals
+// ------------------------------------------------------------------------------------------------------------
+
+TEST_CASE("heap: whichever call the OS refuses, nothing else changes", "[I4][I7]") {
+  const std::size_t page_bytes = GENERATE(4096, 64 * 1024);
+  const std::size_t times = GENERATE(std::size_t{1}, test::kAlways);
+  CAPTURE(page_bytes, times);
+  std::size_t nth = 0;
+  for (bool refused = true; refused;) {
+    ++nth;
+    CAPTURE(nth);
+    Options options;
+    options.free_bound = 64 * 1024;
+    Fixture f(options, page_bytes);
+    f.fake.fail_any(nth, times);
+    std::vector<std::pair<char*, std::size_t>> objects;
+    const auto keep = [&](void* ptr, std::size_t bytes) {
+      if (ptr == nullptr) return;
+      memset(ptr, 0x66, bytes);
+      objects.emplace_back(static_cast<char*>(ptr), bytes);
+    };
+    for (const std::size_t bytes : {8UL, 48UL, 1000UL, 30000UL, kMaxSmall, 400 * 1024UL}) {
+      keep(f.heap->allocate(bytes), bytes);
+      keep(f.heap->allocate_aligned(bytes, 32 * 1024), bytes);
+      void* const zeroed = f.heap->allocate_zeroed(bytes);
+      if (zeroed != nullptr) REQUIRE(all_zero(zeroed, bytes));
+      keep(zeroed, bytes);
+    }
+    for (auto& [object, bytes] : objects) {
+      if (void* const resized = f.heap->resize(object, 3 * bytes); resized != nullptr) {
+        REQUIRE(all_bytes_are(resized, bytes, 0x66));
+        object = static_cast<char*>(resized);
+      }
+    }
+    f.check();
+    for (const auto& [object, bytes] : objects) {
+      REQUIRE(all_bytes_are(object, bytes, 0x66));
+      f.heap->deallocate(object);
+    }
+    refused = f.fake.refused() != 0;
+    f.fake.stop_failing();
+    f.heap->trim();
+    f.check();
+    CHECK(f.live() == 0);
+    CHECK(f.snapshot().central == 0);
+    CHECK(f.heap->allocate(100) != nullptr);
+  }
+  CHECK(nth > 10);
+}
+
+// --- Everything at once
+// ------------------------------------------------------------------------------------------------------
+
+TEST_CASE("heap: threads allocate, resize and free each other's objects while others look",
+          "[I7]") {
+  Options options;
+  options.free_bound = 256 * 1024;
+  options.thread_cache_total = 512 * 1024;
+  Fixture f(options);
+  struct Slot {
+    std::atomic<unsigned char*> object{nullptr};
+  };
+  std::vector<Slot> slots(128);
+  std::atomic<std::size_t> spoiled{0};
+  std::atomic<std::size_t> unbalanced{0};
+  const auto snapshots = std::make_unique<Snapshot[]>(8);
+  test::in_threads(8, [&](std::size_t thread) {
+    test::Random random(thread);
+    for (std::size_t i = 0; i < 600 * test::kRounds; ++i) {
+      const std::size_t slot = random.below(slots.size());
+      const auto value = static_cast<unsigned char>(slot + 1);
+      const std::size_t bytes =
+          slot % 16 == 0 ? kMaxSmall + random.below(kMaxSmall) : 1 + random.below(slot * 40 + 40);
+      auto* object = static_cast<unsigned char*>(slot % 3 == 0 ? f.heap->allocate_zeroed(bytes)
+                                                               : f.heap->allocate(bytes));
+      if (slot % 3 == 0 && !all_zero(object, bytes)) ++spoiled;
+      memset(object, value, std::min<std::size_t>(bytes, 256));
+      object = slots[slot].object.exchange(object);
+      if (object != nullptr) {
+        if (random.below(4) == 0) {
+          const unsigned char first = object[0];
+          object = static_cast<unsigned char*>(f.heap->resize(object, 1 + random.below(3 * bytes)));
+          if (object[0] != first) ++spoiled;
+        }
+        if (object[0] != value) ++spoiled;
+        f.heap->deallocate(object);
+      }
+      if (thread == 0 && i % 32 == 0) f.heap->trim();
+      if (thread == 1 && i % 64 == 0) f.heap->check();
+      if (thread >= 2 && i % 64 == 0) {
+        Snapshot& s = snapshots[thread];
+        Snapshot::take(*f.heap, s);
+        if (s.mapped != s.live + s.thread_cached + s.central + s.page_heap_free + s.returned) {
+          ++unbalanced;
+        }
+      }
+    }
+  });
+  CHECK(spoiled == 0);
+  CHECK(unbalanced == 0);
+  for (Slot& slot : slots) f.heap->deallocate(slot.object.load());
+  f.check();
+  CHECK(f.live() == 0);
+  CHECK(f.snapshot().threads == 0);
+  f.heap->trim();
+  const Snapshot s = f.snapshot();
+  CHECK(s.mapped == s.returned);
+}
+
+}  // namespace
+}  // namespace minitc

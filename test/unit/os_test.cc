@@ -1,0 +1,272 @@
+#include "core/os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include <catch2/catch.hpp>
+#include <initializer_list>
+
+#include "test/unit/support.h"
+
+namespace minitc {
+namespace {
+
+using test::all_bytes_are;
+using test::all_zero;
+using test::death;
+using test::ending_of;
+
+constexpr std::size_t kBytes = 32 * kPageBytes;  // whole kernel pages, of any size
+
+bool is_mapped(void* page) {
+  unsigned char resident;
+  return mincore(page, 1, &resident) == 0;
+}
+
+char* reserve(const Os& os, std::size_t bytes) { return static_cast<char*>(os.reserve(bytes)); }
+
+TEST_CASE("os: the page size is the kernel's") {
+  CHECK(kernel_os().page_bytes == static_cast<std::size_t>(sysconf(_SC_PAGESIZE)));
+}
+
+TEST_CASE("os: reserved memory is aligned, zero, writable and released again") {
+  const Os os = kernel_os();
+  // Something of half a page between two reservations would push the next out of line.
+  std::vector<void*> wedges;
+  for (std::size_t pages = 1; pages <= 9; ++pages) {
+    char* const memory = reserve(os, pages * kPageBytes);
+    REQUIRE(memory != nullptr);
+    CHECK(reinterpret_cast<std::uintptr_t>(memory) % kPageBytes == 0);
+    CHECK(all_zero(memory, pages * kPageBytes));
+    memset(memory, 1, pages * kPageBytes);
+    void* const wedge = mmap(nullptr, os.page_bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    wedges.push_back(wedge);
+    CHECK(os.release(memory, pages * kPageBytes));
+  }
+  for (void* const wedge : wedges) munmap(wedge, os.page_bytes);
+
+  char* const memory = reserve(os, kBytes);
+  CHECK(is_mapped(memory + kBytes - os.page_bytes));
+  CHECK(os.release(memory, kBytes));
+  CHECK_FALSE(is_mapped(memory));
+  CHECK_FALSE(is_mapped(memory + kBytes - os.page_bytes));
+}
+
+TEST_CASE("os: a reservation that was out of line leaves nothing beside it mapped") {
+  const Os os = kernel_os();
+  if (os.page_bytes >= kPageBytes) return;  // then none is ever out of line
+  // A hole of an odd number of kernel pages, as the kernel would fill it from its top.
+  const std::size_t hole = kPageBytes + 3 * os.page_bytes;
+  char* const room = reserve(os, hole + 2 * kPageBytes);
+  for (std::size_t skew = 0; skew < kPageBytes; skew += os.page_bytes) {
+    char* const start = room + skew;
+    CHECK(os.release(start, hole));
+    char* const memory = reserve(os, kPageBytes);
+    CHECK(reinterpret_cast<std::uintptr_t>(memory) % kPageBytes == 0);
+    std::size_t mapped = 0;
+    for (std::size_t i = 0; i < hole; i += os.page_bytes) mapped += is_mapped(start + i) ? 1 : 0;
+    const bool inside = memory >= start && memory < start + hole;
+    CHECK(mapped == (inside ? kPageBytes / os.page_bytes : 0));
+    CHECK(os.release(memory, kPageBytes));
+    void* const again =
+        mmap(start, hole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    REQUIRE(again == start);
+  }
+  CHECK(os.release(room, hole + 2 * kPageBytes));
+}
+
+TEST_CASE("os: what cannot be reserved is refused, and errno is left alone") {
+  const Os os = kernel_os();
+  errno = 777;
+  CHECK(os.reserve(align_down(SIZE_MAX, kPageBytes)) == nullptr);
+  CHECK(os.reserve(align_down(PTRDIFF_MAX, kPageBytes)) == nullptr);
+  CHECK(os.reserve(std::size_t{1} << 47) == nullptr);
+  CHECK(reserve_from_kernel(std::size_t{1} << 47) == nullptr);
+  CHECK(errno == 777);
+}
+
+TEST_CASE("os: a refused release leaves the mapping as it was") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, kBytes);
+  memset(memory, 5, kBytes);
+  errno = 777;
+  CHECK_FALSE(os.release(memory + 1, kBytes));
+  CHECK(errno == 777);
+  CHECK(all_bytes_are(memory, kBytes, 5));
+  CHECK(os.release(memory, kBytes));
+}
+
+TEST_CASE("os: decommitted pages read as zeros and stay mapped, their neighbours stay", "[I6]") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, 3 * kBytes);
+  memset(memory, 5, 3 * kBytes);
+  REQUIRE(os.decommit(memory + kBytes, kBytes));
+  CHECK(all_bytes_are(memory, kBytes, 5));
+  CHECK(all_zero(memory + kBytes, kBytes));
+  CHECK(all_bytes_are(memory + 2 * kBytes, kBytes, 5));
+  memset(memory + kBytes, 6, kBytes);
+  CHECK(all_bytes_are(memory + kBytes, kBytes, 6));
+
+  CHECK(os.release(memory, 3 * kBytes));
+  errno = 777;
+  CHECK_FALSE(os.decommit(memory, kBytes));  // nothing is mapped there
+  CHECK(errno == 777);
+}
+
+// Makes the system calls do nothing and return these errors, or 0, for good.
+struct Replaced {
+  long number;
+  unsigned error;
+};
+void replace_system_calls(std::initializer_list<Replaced> calls) {
+  std::vector<sock_filter> rules = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+  for (const Replaced& call : calls) {
+    rules.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<unsigned>(call.number), 0, 1));
+    rules.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | call.error));
+  }
+  rules.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+  const sock_fprog program{static_cast<unsigned short>(rules.size()), rules.data()};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+    _exit(2);
+  }
+}
+
+// In a process of its own, since the first decommit of a process decides for all.
+TEST_CASE("os, alone: a kernel that only pretends to decommit is found out", "[.alone]") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, kBytes);
+  memset(memory, 5, kBytes);
+  replace_system_calls({{SYS_madvise, 0}});
+  CHECK_FALSE(os.decommit(memory, kBytes));
+  CHECK_FALSE(os.decommit(memory, kBytes));
+}
+
+TEST_CASE("os, alone: a refusal does not decide what later calls find", "[.alone]") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, kBytes);
+  char* const unmapped_end = memory + kBytes / 2;
+  memset(memory, 5, kBytes);
+  munmap(unmapped_end, kBytes / 2);
+  CHECK_FALSE(os.decommit(memory, kBytes));  // ENOMEM: half of it is not there
+  memset(memory, 5, kBytes / 2);
+  CHECK(os.decommit(memory, kBytes / 2));
+  CHECK(all_zero(memory, kBytes / 2));
+}
+
+TEST_CASE("os: decommit tells a kernel that keeps the contents from one that refused once") {
+  for (const char* const name : {"os, alone: a kernel that only pretends to decommit is found out",
+                                 "os, alone: a refusal does not decide what later calls find"}) {
+    CAPTURE(name);
+    CHECK(ending_of([name] {
+            dup2(STDERR_FILENO, STDOUT_FILENO);
+            execl("/proc/self/exe", "unit", name, static_cast<char*>(nullptr));
+          }).find("exit 0: ") == 0);
+  }
+}
+
+TEST_CASE("os: moved pages arrive, what was there is gone, and zeros stay behind", "[I6]") {
+  const Os os = kernel_os();
+  char* const from = reserve(os, 3 * kBytes);
+  char* const to = reserve(os, 3 * kBytes);
+  memset(from, 5, 3 * kBytes);
+  memset(to, 6, 3 * kBytes);
+  errno = 777;
+  const Move result = os.move(from + kBytes, to + kBytes, kBytes);
+  if (result == Move::kDone) {
+    CHECK(all_zero(from + kBytes, kBytes));
+    CHECK(all_bytes_are(to + kBytes, kBytes, 5));
+    memset(from + kBytes, 7, kBytes);  // still writable
+    CHECK(all_bytes_are(to + kBytes, kBytes, 5));
+  } else {  // before Linux 5.7
+    CHECK(result == Move::kRefused);
+    CHECK(all_bytes_are(from + kBytes, kBytes, 5));
+  }
+  CHECK(errno == 777);
+  CHECK(all_bytes_are(from, kBytes, 5));
+  CHECK(all_bytes_are(from + 2 * kBytes, kBytes, 5));
+  CHECK(all_bytes_are(to, kBytes, 6));
+  CHECK(all_bytes_are(to + 2 * kBytes, kBytes, 6));
+  CHECK(os.release(from, 3 * kBytes));
+  CHECK(os.release(to, 3 * kBytes));
+}
+
+TEST_CASE("os: a refused move leaves its source, and its target mapped if that can be") {
+  const Os os = kernel_os();
+  char* const from = reserve(os, kBytes);
+  char* const to = reserve(os, kBytes);
+  memset(from, 5, kBytes);
+  CHECK(ending_of([&] {
+          replace_system_calls({{SYS_mremap, EINVAL}});
+          munmap(to, kBytes);  // as the kernel may have done before it refused
+          errno = 777;
+          const Move result = os.move(from, to, kBytes);
+          const bool kept = errno == 777 && all_bytes_are(from, kBytes, 5);
+          memset(to, 7, kBytes);
+          _exit(result == Move::kRefused && kept ? 0 : 1);
+        }) == "exit 0: ");
+  CHECK(ending_of([&] {
+          replace_system_calls({{SYS_mremap, ENOMEM}, {SYS_mmap, ENOMEM}});
+          const Move result = os.move(from, to, kBytes);
+          _exit(result == Move::kLost && all_bytes_are(from, kBytes, 5) ? 0 : 1);
+        }) == "exit 0: ");
+  CHECK(os.release(from, kBytes));
+  CHECK(os.release(to, kBytes));
+}
+
+TEST_CASE("os: text is written whole") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  write_text(ends[1], Text() << "hello " << std::size_t{42} << '\n');
+  char buffer[32] = {};
+  CHECK(read(ends[0], buffer, sizeof(buffer)) == 9);
+  CHECK(std::string(buffer) == "hello 42\n");
+  close(ends[0]);
+  close(ends[1]);
+}
+
+TEST_CASE("os: text that the kernel does not take is given up, and errno is left alone") {
+  int ends[2];
+  REQUIRE(pipe2(ends, O_NONBLOCK) == 0);
+  errno = 777;
+  for (int i = 0; i < 2000; ++i) write_text(ends[1], Text() << std::string(200, 'x').c_str());
+  close(ends[0]);
+  close(ends[1]);
+  write_text(ends[1], Text() << "nobody reads this");
+  write_text(-1, Text() << "nor this");
+  CHECK(errno == 777);
+}
+
+TEST_CASE("os: say() writes one line, die() a line and aborts") {
+  CHECK(ending_of([] { say(Text() << "hello " << std::size_t{42}); }) ==
+        "exit 0: libminitc: hello 42\n");
+  CHECK(ending_of([] { die(Text() << "no more"); }) == death("no more"));
+}
+
+TEST_CASE("os: a line that is cut off is still a line") {
+  const std::string line = ending_of([] { say(Text() << std::string(1000, 'x').c_str()); });
+  CHECK(line.find("exit 0: libminitc: xxxx") == 0);
+  CHECK(line.back() == '\n');
+}
+
+TEST_CASE("os: a wait ends at once if the word has changed, and when it is woken") {
+  std::atomic<std::uint32_t> word{1};
+  futex_wait(word, 2);
+  std::thread waker([&word] {
+    word.store(2, std::memory_order_release);
+    futex_wake_one(word);
+  });
+  while (word.load(std::memory_order_acquire) == 1) futex_wait(word, 1);
+  waker.join();
+  CHECK(word.load() == 2);
+}
+
+}  // namespace
+}  // namespace minitc

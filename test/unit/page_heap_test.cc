@@ -1,0 +1,919 @@
+#include "core/page_heap.h"
+
+#include <algorithm>
+#include <array>
+#include <catch2/catch.hpp>
+#include <vector>
+
+#include "test/unit/support.h"
+
+namespace minitc {
+namespace {
+
+using test::all_bytes_are;
+using test::all_zero;
+using test::FakeOs;
+using test::fill;
+using test::OsCall;
+using test::Pages;
+
+// Most tests below count on the first chunk to be this long.
+static_assert(kMinChunkPages == 128);
+
+std::size_t in_use(Pages& p) { return p.heap.stats().in_use.value; }
+std::size_t free_pages(Pages& p) { return p.heap.stats().free.value; }
+std::size_t returned(Pages& p) { return p.heap.stats().returned.value; }
+std::size_t mapped(Pages& p) { return p.heap.stats().mapped.value; }
+
+// Spans of these lengths, one after another in memory.
+std::vector<Span*> row(Pages& p, std::initializer_list<std::size_t> lengths) {
+  std::vector<Span*> spans;
+  for (const std::size_t length : lengths) {
+    Span* const span = p.large(length);
+    REQUIRE(span != nullptr);
+    if (!spans.empty()) REQUIRE(span->start == spans.back()->end());
+    fill(span, 0xab);
+    spans.push_back(span);
+  }
+  return spans;
+}
+
+// --- Growing and splitting
+// -------------------------------------------------------------------------
+
+TEST_CASE("page heap: the first span is cut from a chunk, whose rest stays returned", "[I4]") {
+  Pages p;
+  Span* const span = p.large(3);
+  REQUIRE(span != nullptr);
+  CHECK(span->state == SpanState::kLarge);
+  CHECK(span->length == PageCount{3});
+  CHECK(p.map->span_at(span->start) == span);
+  CHECK(p.map->span_at(span->end() - kOnePage) == span);
+  CHECK(p.map->class_at(span->start.address()) == 0);
+  CHECK(span->zero);
+  CHECK(all_zero(span->start.ptr(), span->length.bytes()));
+  const PageHeapStats s = p.heap.stats();
+  CHECK(s.mapped.value == kMinChunkPages);
+  CHECK(s.in_use.value == 3);
+  CHECK(s.large.value == 3);
+  CHECK(s.large_count == 1);
+  CHECK(s.returned.value == kMinChunkPages - 3);
+  CHECK(s.free.value == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: every page of a small span leads to it and to its class, until freed",
+          "[I4]") {
+  Pages p;
+  for (const unsigned cls : {1U, 40U, static_cast<unsigned>(kNumClasses - 1)}) {
+    CAPTURE(cls);
+    Span* const span = p.heap.acquire_small(cls);
+    REQUIRE(span != nullptr);
+    const PageId start = span->start;
+    const PageCount length = span->length;
+    CHECK(span->state == SpanState::kSmall);
+    CHECK(length.value == kSizeClasses[cls].pages);
+    for (PageId page = start; page < start + length; page = page + kOnePage) {
+      CHECK(p.map->span_at(page) == span);
+      CHECK(p.map->class_at(page.address()) == cls);
+    }
+    CHECK(p.heap.stats().large == PageCount{});
+    CHECK(p.adds_up());
+    p.heap.release_small(span);
+    for (PageId page = start; page < start + length; page = page + kOnePage) {
+      CHECK(p.map->class_at(page.address()) == 0);
+    }
+    CHECK(in_use(p) == 0);
+    CHECK(p.adds_up());
+  }
+}
+
+TEST_CASE("page heap: chunks grow with the heap, between their bounds") {
+  Pages p;
+  for (int i = 0; i < 60; ++i) {
+    const std::size_t before = mapped(p);
+    const std::size_t calls = p.fake.calls(OsCall::kReserve);
+    while (p.fake.calls(OsCall::kReserve) == calls) REQUIRE(p.large(kMinChunkPages) != nullptr);
+    CHECK(p.fake.last_reserve_bytes() ==
+          kPageBytes * std::clamp(before / 8, kMinChunkPages, kMaxChunkPages));
+  }
+  REQUIRE(p.large(8 * kMaxChunkPages) != nullptr);
+  REQUIRE(p.large(kMaxChunkPages - 1) != nullptr);
+  CHECK(p.fake.last_reserve_bytes() == kPageBytes * kMaxChunkPages);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: when the OS refuses a large chunk, less is asked for, down to the need") {
+  Pages p;
+  REQUIRE(p.large(8 * kMaxChunkPages) != nullptr);  // the next chunk would be of kMaxChunkPages
+  const std::size_t before = mapped(p);
+  p.fake.refuse_above(PageCount{59}.bytes());
+  CHECK(p.large(60) == nullptr);
+  CHECK(mapped(p) == before);
+  p.fake.refuse_above(PageCount{60}.bytes());
+  Span* const exact = p.large(60);
+  REQUIRE(exact != nullptr);
+  CHECK(mapped(p) == before + 60);
+  p.fake.refuse_above(PageCount{1000}.bytes());
+  CHECK(p.large(60) != nullptr);
+  const std::size_t more = mapped(p) - before - 60;
+  CHECK(more >= 500);  // less than half of what is allowed would be stingy
+  CHECK(more <= 1000);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: neighbouring chunks become one run, on both sides", "[I5]") {
+  const auto layout = GENERATE(FakeOs::Layout::kRising, FakeOs::Layout::kFalling);
+  Pages p(4096, 0, layout);
+  Span* const first = p.large(kMinChunkPages);
+  Span* const second = p.large(kMinChunkPages);
+  REQUIRE(std::max(first->start, second->start) ==
+          std::min(first->start, second->start) + PageCount{kMinChunkPages});
+  const PageId low = std::min(first->start, second->start);
+  p.release(first);
+  p.release(second);
+  CHECK(p.adds_up());
+  Span* const both = p.large(2 * kMinChunkPages);
+  REQUIRE(both != nullptr);
+  CHECK(both->start == low);
+  CHECK(mapped(p) == 2 * kMinChunkPages);
+}
+
+TEST_CASE("page heap: chunks with a hole between them stay apart", "[I4]") {
+  Pages p(4096, 0, FakeOs::Layout::kHoles);
+  Span* const first = p.large(kMinChunkPages);
+  Span* const second = p.large(kMinChunkPages);
+  const PageId hole = first->end();
+  CHECK(second->start > hole);
+  p.release(first);
+  p.release(second);
+  CHECK(p.adds_up());
+  CHECK(p.heap.find(hole.ptr()).verdict == Verdict::kForeign);
+  CHECK(p.large(2 * kMinChunkPages) != nullptr);
+  CHECK(mapped(p) == 4 * kMinChunkPages);
+}
+
+// --- Best fit and coalescing
+// -------------------------------------------------------------------------
+
+TEST_CASE("page heap: the shortest free run that fits is taken", "[I3]") {
+  Pages p;
+  const auto r = row(p, {2, 1, 9, 1, 5, 1, 3, 1});
+  const auto long_runs = row(p, {200, 1, 130, 1});
+  const std::vector<PageId> starts = {r[0]->start, r[2]->start, r[4]->start, long_runs[0]->start,
+                                      long_runs[2]->start};
+  for (Span* const span : {r[0], r[2], r[4], long_runs[0], long_runs[2]}) p.release(span);
+  CHECK(p.adds_up());
+  CHECK(p.large(4)->start == starts[2]);
+  CHECK(p.large(6)->start == starts[1]);
+  CHECK(p.large(2)->start == starts[0]);
+  CHECK(p.large(129)->start == starts[4]);
+  CHECK(p.large(131)->start == starts[3]);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: committed runs are taken before returned ones", "[I3]") {
+  Pages p;
+  const auto r = row(p, {4, 1, 20, 1});
+  const PageId fits = r[0]->start;
+  const PageId loose = r[2]->start;
+  p.release(r[0]);
+  p.heap.trim();
+  p.release(r[2]);
+  Span* const first = p.large(4);
+  CHECK(first->start == loose);
+  CHECK_FALSE(first->zero);
+  CHECK(p.large(17)->zero);  // the committed rest of 16 does not do
+  CHECK(p.large(4)->start == loose + PageCount{4});
+  CHECK(p.large(12)->zero == false);
+  CHECK(p.large(4)->start == fits);
+}
+
+TEST_CASE("page heap: freed neighbours become one run, in whatever order they are freed", "[I5]") {
+  std::array<std::size_t, 3> order = {0, 1, 2};
+  do {
+    CAPTURE(order);
+    Pages p;
+    const auto r = row(p, {1, 3, 4, 5, 1});
+    const PageId start = r[1]->start;
+    for (const std::size_t i : order) {
+      p.release(r[1 + i]);
+      CHECK(p.adds_up());
+    }
+    CHECK(free_pages(p) == 12);
+    Span* const whole = p.large(12);
+    CHECK(whole->start == start);
+    CHECK(free_pages(p) == 0);
+  } while (std::next_permutation(order.begin(), order.end()));
+}
+
+TEST_CASE("page heap: the pages inside a run that became one lead nowhere", "[I4]") {
+  Pages p;
+  const auto r = row(p, {1, 3, 4, 5, 1});
+  const PageId start = r[1]->start;
+  for (const std::size_t i : {1, 3, 2}) p.release(r[i]);
+  for (std::size_t i = 1; i < 11; ++i) CHECK(p.map->span_at(start + PageCount{i}) == nullptr);
+  CHECK(p.map->span_at(start) != nullptr);
+  CHECK(p.map->span_at(start) == p.map->span_at(start + PageCount{11}));
+}
+
+TEST_CASE("page heap: free and returned neighbours stay apart until both are returned", "[I5]") {
+  Pages p;
+  const auto r = row(p, {3, 4, 1});
+  const PageId start = r[0]->start;
+  p.release(r[0]);
+  p.heap.trim();
+  p.release(r[1]);
+  CHECK(p.adds_up());
+  CHECK(free_pages(p) == 4);
+  p.heap.trim();
+  CHECK(p.adds_up());
+  CHECK(p.large(7)->start == start);
+}
+
+TEST_CASE("page heap: when only free and returned pages together suffice, they are joined") {
+  Pages p;
+  const auto r = row(p, {60, 68});
+  const PageId start = r[0]->start;
+  p.release(r[0]);
+  p.heap.trim();
+  p.release(r[1]);
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  Span* const all = p.large(128);
+  REQUIRE(all != nullptr);
+  CHECK(all->start == start);
+  CHECK(all->zero);
+  CHECK(all_zero(all->start.ptr(), all->length.bytes()));
+  p.release(all);
+  Span* const small = p.heap.acquire_small(20);
+  CHECK(small != nullptr);
+  CHECK(p.adds_up());
+}
+
+// --- Alignment
+// -----------------------------------------------------------------------------------------
+
+TEST_CASE("page heap: spans are aligned, and what is cut off stays in the heap", "[I4]") {
+  Pages p;
+  REQUIRE(p.large(1) != nullptr);  // or all would be aligned from the start
+  std::vector<Span*> spans;
+  for (std::size_t alignment = 1; alignment <= 4096; alignment *= 2) {
+    for (const std::size_t pages : {1UL, 3UL, 40UL}) {
+      CAPTURE(alignment, pages);
+      Span* const span = p.large(pages, alignment);
+      REQUIRE(span != nullptr);
+      CHECK(span->start.value % alignment == 0);
+      CHECK(span->length.value == pages);
+      CHECK(p.adds_up());
+      spans.push_back(span);
+    }
+  }
+  for (Span* const span : spans) CHECK(p.release(span));
+  CHECK(in_use(p) == 1);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a run that is just long enough for any alignment does", "[I4]") {
+  Pages p;
+  p.fake.refuse_above(PageCount{128}.bytes());
+  CHECK(p.large(65, 64) != nullptr);  // 65 + 63 pages
+  CHECK(p.large(66, 64) == nullptr);
+  CHECK(p.adds_up());
+}
+
+// --- Resizing in place
+// -----------------------------------------------------------------------------------
+
+TEST_CASE("page heap: a large span grows into what is free behind it, and no further", "[I4]") {
+  const bool is_returned = GENERATE(false, true);
+  CAPTURE(is_returned);
+  Pages p;
+  const auto r = row(p, {4, 6, 1});
+  p.release(r[1]);
+  if (is_returned) p.heap.trim();
+  Span* const span = r[0];
+  CHECK(p.heap.resize_in_place(span, PageCount{7}));
+  CHECK(span->length == PageCount{7});
+  CHECK(p.map->span_at(span->start + PageCount{6}) == span);
+  CHECK(p.map->span_at(span->start + PageCount{3}) == nullptr);
+  CHECK(in_use(p) == 8);
+  CHECK(p.heap.stats().large.value == 8);
+  CHECK(p.heap.stats().large_count == 2);
+  CHECK(p.adds_up());
+
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{11}));
+  CHECK(span->length == PageCount{7});
+  CHECK(p.heap.resize_in_place(span, PageCount{10}));
+  CHECK(p.adds_up());
+  CHECK(span->end() == r[2]->start);
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{11}));
+  CHECK(p.heap.resize_in_place(span, PageCount{10}));
+  CHECK(p.heap.stats().peak.value == 11);
+  CHECK(p.release(span));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a large span does not grow over the end of its chunk") {
+  Pages p(4096, 0, FakeOs::Layout::kHoles);
+  Span* const span = p.large(kMinChunkPages - 1);
+  CHECK(p.heap.resize_in_place(span, PageCount{kMinChunkPages}));
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{kMinChunkPages + 1}));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a large span shrinks, and its tail is free", "[I5]") {
+  Pages p;
+  const auto r = row(p, {10, 2, 1});
+  p.release(r[1]);
+  Span* const span = r[0];
+  CHECK(p.heap.resize_in_place(span, PageCount{4}));
+  CHECK(span->length == PageCount{4});
+  CHECK(p.map->span_at(span->start + PageCount{3}) == span);
+  CHECK(free_pages(p) == 8);
+  CHECK(p.heap.stats().large.value == 5);
+  CHECK(p.heap.stats().large_count == 2);
+  CHECK(all_bytes_are(span->start.ptr(), span->length.bytes(), 0xab));
+  CHECK(p.adds_up());
+  CHECK(p.large(8)->start == span->end());
+}
+
+TEST_CASE("page heap: resizing needs no metadata for whole runs and fails clean without", "[I4]") {
+  Pages p;
+  const auto r = row(p, {4, 6, 118});  // no free run is long enough to become metadata
+  Span* const span = r[0];
+  p.release(r[1]);
+  p.exhaust_metadata();
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{7}));
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{3}));
+  CHECK(span->length == PageCount{4});
+  CHECK(free_pages(p) == 6);
+  CHECK(p.adds_up());
+  CHECK(p.heap.resize_in_place(span, PageCount{10}));
+  CHECK(p.adds_up());
+}
+
+// --- Moving pages
+// ----------------------------------------------------------------------------------------
+
+TEST_CASE("page heap: moved pages take their contents along and leave zeros", "[I6]") {
+  Pages p;
+  const auto r = row(p, {4, 1, 6, 1});
+  const PageId from = r[0]->start;
+  fill(r[0], 0x11);
+  CHECK(p.heap.move_pages(r[0], r[2]) == Move::kDone);
+  CHECK(all_bytes_are(r[2]->start.ptr(), PageCount{4}.bytes(), 0x11));
+  CHECK(in_use(p) == 8);
+  CHECK(p.heap.stats().large.value == 8);
+  CHECK(p.heap.stats().large_count == 3);
+  CHECK(free_pages(p) == 0);
+  CHECK(p.adds_up());
+  Span* const again = p.large(4);
+  CHECK(again->start == from);
+  CHECK(again->zero);
+  CHECK(all_zero(again->start.ptr(), again->length.bytes()));
+}
+
+TEST_CASE("page heap: a refused move changes nothing but the target's contents") {
+  const bool is_lost = GENERATE(false, true);
+  Pages p;
+  const auto r = row(p, {4, 1, 6, 1});
+  p.fake.fail(OsCall::kMove, 1);
+  p.fake.lose_when_refused(is_lost);
+  CHECK(p.heap.move_pages(r[0], r[2]) == (is_lost ? Move::kLost : Move::kRefused));
+  CHECK(all_bytes_are(r[0]->start.ptr(), r[0]->length.bytes(), 0xab));
+  CHECK(in_use(p) == 12);
+  CHECK(p.heap.stats().large_count == 4);
+  CHECK(p.adds_up());
+  CHECK(p.release(r[0]));
+}
+
+TEST_CASE("page heap: what is not whole kernel pages is not moved") {
+  Pages p(64 * 1024);
+  const auto r = row(p, {8, 8, 4, 8, 8, 8});
+  CHECK(p.heap.move_pages(r[3], r[0]) == Move::kRefused);  // does not start at one
+  CHECK(p.heap.move_pages(r[2], r[0]) == Move::kRefused);  // is half of one
+  CHECK(p.heap.move_pages(r[0], r[3]) == Move::kRefused);  // would not arrive at one
+  CHECK(p.fake.calls(OsCall::kMove) == 0);
+  CHECK(p.heap.move_pages(r[0], r[1]) == Move::kDone);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: after so many moves there are no more, for the kernel's mappings' sake") {
+  Pages p;
+  std::size_t moved = 0;
+  for (; moved <= kMaxMoves; ++moved) {
+    Span* const from = p.large(1);
+    Span* const to = p.large(2);
+    if (p.heap.move_pages(from, to) != Move::kDone) break;
+    p.release(to);
+  }
+  CHECK(moved == kMaxMoves);
+  CHECK(p.fake.calls(OsCall::kMove) == kMaxMoves);
+}
+
+// --- Return to the OS
+// --------------------------------------------------------------------------------------
+
+TEST_CASE("page heap: free runs above the bound are returned at once and whole", "[I6]") {
+  Pages p(4096, PageCount{64}.bytes());
+  const auto r = row(p, {32, 1, 32, 1, 20, 1});
+  const PageId start = r[0]->start;
+  const std::size_t fresh = returned(p);
+  p.release(r[4]);
+  p.release(r[2]);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 0);
+  CHECK(free_pages(p) == 52);
+  p.release(r[0]);  // 84 are free: one of the longest goes
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);
+  CHECK(p.fake.decommitted_bytes() == PageCount{32}.bytes());
+  CHECK(free_pages(p) == 52);
+  CHECK(returned(p) == fresh + 32);
+  CHECK(p.heap.stats().returned_calls == 1);
+  CHECK(p.adds_up());
+
+  REQUIRE(p.large(32) != nullptr);  // the committed one
+  Span* const again = p.large(32);
+  CHECK(again->start == start);
+  CHECK(again->zero);
+  CHECK(all_zero(again->start.ptr(), again->length.bytes()));
+}
+
+TEST_CASE("page heap: free pages that are just the bound stay") {
+  Pages p(4096, PageCount{64}.bytes());
+  const auto r = row(p, {64, 1, 1, 1});
+  p.release(r[0]);
+  CHECK(free_pages(p) == 64);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 0);
+  p.release(r[2]);
+  CHECK(free_pages(p) == 1);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);
+}
+
+TEST_CASE("page heap: spans of small objects count towards the bound too") {
+  Pages p(4096, PageCount{8}.bytes());
+  std::vector<Span*> spans;
+  for (int i = 0; i < 32; ++i) spans.push_back(p.heap.acquire_small(1));
+  for (Span* const span : spans) p.heap.release_small(span);
+  CHECK(free_pages(p) <= 8);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: shrinking in place keeps to the bound") {
+  Pages p(4096, PageCount{64}.bytes());
+  const auto r = row(p, {500, 1});
+  CHECK(p.heap.resize_in_place(r[0], PageCount{10}));
+  CHECK(free_pages(p) <= 64);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: without an option the bound is a constant or an eighth of what is in use") {
+  Pages p;
+  constexpr std::size_t kLeast = kMinFreeBound / kPageBytes;
+  const auto r = row(p, {kLeast, 1, 1, 1});
+  p.release(r[0]);
+  CHECK(free_pages(p) == kLeast);
+  p.release(r[2]);
+  CHECK(free_pages(p) == 1);
+
+  // Address space costs nothing until it is touched.
+  Span* const big = p.large(kLeast * 16);
+  Span* const part = p.large(kLeast * 3 / 2);
+  REQUIRE(p.large(1) != nullptr);
+  REQUIRE(in_use(p) / 8 > kLeast * 3 / 2);
+  p.release(part);
+  CHECK(free_pages(p) == kLeast * 3 / 2);
+  p.release(big);
+  CHECK(free_pages(p) <= kLeast);
+}
+
+TEST_CASE("page heap: a refused decommit is tolerated, and not asked for again for a while",
+          "[I6]") {
+  const bool drops_half = GENERATE(false, true);
+  Pages p(4096, PageCount{4}.bytes());
+  const auto r = row(p, {32, 1, 16, 1});
+  std::vector<Span*> ones;
+  for (std::uint32_t i = 0; i < 2 * kDecommitPause + 4; ++i) ones.push_back(p.large(1));
+  p.fake.fail(OsCall::kDecommit, 1);
+  p.fake.drop_half_when_refused(drops_half);
+  p.release(r[0]);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);
+  CHECK(free_pages(p) == 32);
+  CHECK(p.heap.stats().returned_calls == 0);
+  CHECK(p.adds_up());
+  for (std::uint32_t i = 0; i < kDecommitPause; ++i) {
+    p.release(ones.back());
+    ones.pop_back();
+  }
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);
+  // Its contents are unknown now, whatever the kernel did.
+  Span* const again = p.large(32);
+  CHECK_FALSE(again->zero);
+  p.release(again);
+  CHECK(p.fake.calls(OsCall::kDecommit) > 1);
+  CHECK(free_pages(p) <= 4);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: trim returns all, also right after a refusal") {
+  Pages p;
+  const auto r = row(p, {32, 1, 16, 1});
+  p.release(r[0]);
+  p.release(r[2]);
+  p.fake.fail(OsCall::kDecommit, 1);
+  CHECK(p.heap.trim() == 0);
+  CHECK(p.adds_up());
+  CHECK(p.heap.trim() == PageCount{48}.bytes());
+  CHECK(p.fake.decommitted_bytes() == PageCount{48}.bytes());
+  CHECK(free_pages(p) == 0);
+  CHECK(p.heap.trim() == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: what longer kernel pages hold only in part stays committed", "[I5]") {
+  const std::size_t kernel_page = GENERATE(16 * 1024, 64 * 1024);
+  const std::size_t unit = kernel_page / kPageBytes;
+  CAPTURE(unit);
+  Pages p(kernel_page);
+  const auto r = row(p, {1, 2 * unit, unit, unit, 1});
+  p.release(r[1]);  // from the second page of a kernel page on, two long: holds one whole
+  p.release(r[3]);  // likewise, one long: holds none
+  CHECK(p.heap.trim() == kernel_page);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);
+  CHECK(free_pages(p) == 2 * unit);
+  CHECK(p.adds_up());
+  CHECK(p.heap.trim() == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a shorter run is returned when a longer one holds no whole kernel page") {
+  Pages p(64 * 1024);
+  const auto r = row(p, {1, 14, 1, 8, 1});  // pages 1 to 14 and 16 to 23
+  p.release(r[1]);
+  p.release(r[3]);
+  CHECK(p.heap.trim() == 64 * 1024);
+  CHECK(p.adds_up());
+}
+
+Pages* hooked = nullptr;
+Span* hook_neighbour = nullptr;
+std::size_t hook_faults = 0;
+
+TEST_CASE("page heap: while a run is on its way to the OS its neighbours leave it alone", "[I4]") {
+  Pages p;
+  const auto r = row(p, {1, 8, 8, 1});
+  hooked = &p;
+  hook_neighbour = r[2];
+  hook_faults = 0;
+  const PageId start = r[1]->start;
+  p.release(r[1]);
+  p.fake.at_decommit([] {
+    if (hook_neighbour == nullptr) return;
+    Span* const neighbour = hook_neighbour;
+    hook_neighbour = nullptr;
+    if (!hooked->adds_up()) ++hook_faults;
+    if (free_pages(*hooked) != 8) ++hook_faults;  // those under way count as free
+    if (hooked->heap.find(neighbour->start.ptr() - 1).verdict != Verdict::kStale) ++hook_faults;
+    hooked->release(neighbour);
+    if (free_pages(*hooked) != 16) ++hook_faults;
+    if (!hooked->adds_up()) ++hook_faults;
+  });
+  CHECK(p.heap.trim() == PageCount{16}.bytes());
+  p.fake.at_decommit(nullptr);
+  CHECK(hook_faults == 0);
+  CHECK(p.adds_up());
+  CHECK(p.large(16)->start == start);
+}
+
+// Acquires, writes, resizes, moves and releases at random; what is said to be zero must be.
+TEST_CASE("page heap: what is said to be zero is zero, to the last byte", "[I6]") {
+  const std::size_t kernel_page = GENERATE(4096, 16 * 1024, 64 * 1024);
+  const bool refusals = GENERATE(false, true);
+  CAPTURE(kernel_page, refusals);
+  Pages p(kernel_page, PageCount{100}.bytes());
+  if (refusals) {
+    p.fake.fail_one_in(4, kernel_page);
+    p.fake.drop_half_when_refused(true);
+  }
+  test::Random random(kernel_page);
+  std::vector<Span*> spans;
+  std::size_t zeros = 0;
+  std::size_t wrong = 0;
+  for (int i = 0; i < 400 + 200 * static_cast<int>(test::kRounds); ++i) {
+    if (spans.size() < 20 || random.below(2) == 0) {
+      const std::size_t pages = 1 + random.below(random.below(20) == 0 ? 300 : 24);
+      Span* const span = p.large(pages, std::size_t{1} << random.below(4));
+      if (span == nullptr) continue;
+      if (span->zero) {
+        ++zeros;
+        if (!all_zero(span->start.ptr(), span->length.bytes())) ++wrong;
+      }
+      fill(span, 0xcd);
+      spans.push_back(span);
+      continue;
+    }
+    std::swap(spans[random.below(spans.size())], spans.back());
+    Span* const span = spans.back();
+    if (random.below(3) == 0) {
+      p.heap.resize_in_place(span, PageCount{1 + random.below(40)});
+      fill(span, 0xef);
+    } else if (Span * target;
+               random.below(4) == 0 && (target = p.large(span->length.value + 3)) != nullptr) {
+      if (p.heap.move_pages(span, target) == Move::kDone) {
+        spans.back() = target;
+      } else {
+        p.release(target);
+      }
+    } else {
+      p.release(span);
+      spans.pop_back();
+    }
+    if (i % 64 == 0 && !p.adds_up()) ++wrong;
+  }
+  CHECK(wrong == 0);
+  CHECK(zeros > 50);
+}
+
+// --- Bad pointers
+// ------------------------------------------------------------------------------------------
+
+TEST_CASE("page heap: every pointer into a large object, beside it and into free pages is told") {
+  Pages p(4096, 0, FakeOs::Layout::kHoles);
+  const auto r = row(p, {3, 2, 123});
+  char* const object = r[0]->start.ptr();
+  char* const freed = r[1]->start.ptr();
+  char* const last = r[2]->start.ptr();
+  const auto find = [&p](const void* ptr) { return p.heap.find(ptr).verdict; };
+
+  CHECK(find(object) == Verdict::kLive);
+  CHECK(p.heap.find(object).bytes == PageCount{3}.bytes());
+  for (const std::size_t offset :
+       {std::size_t{1}, kPageBytes, 2 * kPageBytes, 3 * kPageBytes - 1}) {
+    const Finding finding = p.heap.find(object + offset);
+    CHECK(finding.verdict == Verdict::kInterior);
+    CHECK(finding.start == reinterpret_cast<std::uintptr_t>(object));
+    CHECK(finding.bytes == PageCount{3}.bytes());
+  }
+  p.release(r[1]);
+  CHECK(find(freed) == Verdict::kStale);
+  CHECK(find(freed + kPageBytes + 5) == Verdict::kStale);
+  p.heap.trim();
+  CHECK(find(freed) == Verdict::kStale);
+  CHECK(find(freed + 2 * kPageBytes - 1) == Verdict::kStale);
+
+  CHECK(find(last + 123 * kPageBytes - 1) == Verdict::kInterior);
+  CHECK(find(last + 123 * kPageBytes) == Verdict::kForeign);  // behind the chunk
+  CHECK(find(object - 1) == Verdict::kForeign);
+  int on_stack = 0;
+  CHECK(find(&on_stack) == Verdict::kForeign);
+  CHECK(find(nullptr) == Verdict::kForeign);
+  for (const unsigned bit : {12U, 20U, 47U, 48U, 56U, 63U}) {
+    CHECK(find(reinterpret_cast<void*>(std::uintptr_t{1} << bit)) == Verdict::kForeign);
+  }
+  CHECK(find(reinterpret_cast<void*>(UINTPTR_MAX)) == Verdict::kForeign);
+
+  Span* const small = p.heap.acquire_small(1);
+  CHECK(find(small->start.ptr()) == Verdict::kStale);
+}
+
+TEST_CASE("page heap: only the beginning of a live large object is released", "[I2]") {
+  Pages p;
+  const auto r = row(p, {3, 2, 1});
+  char* const object = r[0]->start.ptr();
+  for (const std::size_t offset : {std::size_t{8}, kPageBytes, 2 * kPageBytes}) {
+    CHECK(p.heap.release_large(object + offset).verdict == Verdict::kInterior);
+  }
+  CHECK(p.release(r[1]));
+  CHECK(p.heap.release_large(object + 3 * kPageBytes).verdict == Verdict::kStale);
+  int on_stack = 0;
+  CHECK(p.heap.release_large(&on_stack).verdict == Verdict::kForeign);
+  CHECK(in_use(p) == 4);
+  CHECK(p.heap.release_large(object).verdict == Verdict::kLive);
+  CHECK(p.heap.release_large(object).verdict == Verdict::kStale);
+  CHECK(p.adds_up());
+}
+
+// --- Refusals
+// ------------------------------------------------------------------------------------------------
+
+// One use of everything. After each step the books must balance and no live span may have changed.
+class Everything {
+ public:
+  explicit Everything(std::size_t kernel_page) : p(kernel_page, PageCount{64}.bytes()) {}
+
+  void run() {
+    acquire_large(3, 1);
+    acquire_small(1);
+    acquire_small(50);
+    acquire_large(200, 1);
+    acquire_large(5, 16);
+    acquire_small(kNumClasses - 1);
+    acquire_large(8, 8);
+    acquire_large(16, 8);
+    resize(0, 2);
+    resize(3, 150);
+    resize(3, 160);
+    move(6, 7);
+    release(1);
+    release(3);
+    acquire_large(70, 1);
+    p.heap.trim();
+    check();
+    release(0);
+    acquire_large(300, 32);
+  }
+  void release_all() {
+    for (std::size_t i = 0; i < spans.size(); ++i) release(i);
+  }
+
+  Pages p;
+  std::size_t faults = 0;
+
+ private:
+  void check() {
+    if (!p.adds_up()) ++faults;
+    for (std::size_t i = 0; i < spans.size(); ++i) {
+      if (spans[i] != nullptr && !all_bytes_are(spans[i]->start.ptr(), kept[i], value(i))) ++faults;
+    }
+  }
+  static unsigned char value(std::size_t i) { return static_cast<unsigned char>(0x30 + i); }
+  void add(Span* span) {
+    spans.push_back(span);
+    kept.push_back(0);
+    refill(spans.size() - 1);
+    check();
+  }
+  void refill(std::size_t i) {
+    if (spans[i] == nullptr) return;
+    kept[i] = spans[i]->length.bytes();
+    fill(spans[i], value(i));
+  }
+  void acquire_small(unsigned cls) { add(p.heap.acquire_small(cls)); }
+  void acquire_large(std::size_t pages, std::size_t alignment) { add(p.large(pages, alignment)); }
+  void resize(std::size_t i, std::size_t pages) {
+    if (spans[i] == nullptr) return;
+    if (p.heap.resize_in_place(spans[i], PageCount{pages})) {
+      kept[i] = std::min(kept[i], spans[i]->length.bytes());
+      check();
+      refill(i);
+    }
+    check();
+  }
+  void move(std::size_t i, std::size_t j) {
+    if (spans[i] == nullptr || spans[j] == nullptr) return;
+    if (p.heap.move_pages(spans[i], spans[j]) == Move::kDone) {
+      if (!all_bytes_are(spans[j]->start.ptr(), kept[i], value(i))) ++faults;
+      spans[i] = nullptr;
+    }
+    refill(j);
+    check();
+  }
+  void release(std::size_t i) {
+    Span* const span = spans[i];
+    spans[i] = nullptr;
+    if (span == nullptr) return;
+    if (span->state == SpanState::kSmall) {
+      p.heap.release_small(span);
+    } else if (!p.release(span)) {
+      ++faults;
+    }
+    check();
+  }
+
+  std::vector<Span*> spans;
+  std::vector<std::size_t> kept;
+};
+
+TEST_CASE("page heap: whichever call the OS refuses, the books balance and nothing is lost",
+          "[I4]") {
+  const std::size_t kernel_page = GENERATE(4096, 16 * 1024, 64 * 1024);
+  const std::size_t times = GENERATE(std::size_t{1}, test::kAlways);
+  CAPTURE(kernel_page, times);
+  std::size_t nth = 0;
+  for (bool refused = true; refused;) {
+    ++nth;
+    CAPTURE(nth);
+    Everything all(kernel_page);
+    all.p.fake.fail_any(nth, times);
+    all.run();
+    refused = all.p.fake.refused() != 0;
+    all.p.fake.stop_failing();
+    CHECK(all.p.large(10) != nullptr);  // it works again
+    all.release_all();
+    CHECK(all.faults == 0);
+    CHECK(in_use(all.p) == 10);
+    all.p.heap.trim();
+    CHECK(free_pages(all.p) * kPageBytes < 4 * kernel_page);
+    CHECK(all.p.adds_up());
+  }
+  CHECK(nth > 5);
+}
+
+TEST_CASE("page heap: without metadata nothing is cut, and whole runs are still to be had",
+          "[I4]") {
+  Pages p;
+  const auto r = row(p, {8, 1, 3, 116});
+  p.release(r[0]);
+  p.release(r[2]);
+  p.exhaust_metadata();
+  CHECK(p.large(5) == nullptr);
+  CHECK(p.large(5, 2) == nullptr);
+  CHECK(p.large(1000) == nullptr);  // the chunk that came went back
+  CHECK(p.adds_up());
+  CHECK(mapped(p) == kMinChunkPages);
+  CHECK(p.large(8) != nullptr);
+  CHECK(p.large(3) != nullptr);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: when the OS gives no metadata, free pages become metadata", "[I4]") {
+  const std::size_t donated = PageCount::of_bytes(kMetadataChunkBytes).value;
+  const std::size_t rest = GENERATE(std::size_t{0}, std::size_t{1}, std::size_t{50});
+  CAPTURE(rest);
+  Pages p;
+  const auto r = row(p, {8, 1, donated + rest, 1, 118 - donated - rest});
+  const PageId start = r[2]->start;
+  p.release(r[0]);
+  p.release(r[2]);
+  p.exhaust_metadata();
+  Span* const span = p.large(5);  // cut from the run of 8, whose rest must be described
+  REQUIRE(span != nullptr);
+  fill(span, 0x77);
+  CHECK(p.donated_bytes() == kMetadataChunkBytes);
+  CHECK(mapped(p) == kMinChunkPages - donated);
+  CHECK(free_pages(p) == 3 + rest);
+  CHECK(p.adds_up());
+  CHECK(p.heap.find(start.ptr()).verdict == Verdict::kForeign);
+  CHECK(p.heap.find(start.ptr() + kMetadataChunkBytes - 1).verdict == Verdict::kForeign);
+  if (rest != 0) {
+    CHECK(p.heap.find((start + PageCount{donated}).ptr()).verdict == Verdict::kStale);
+    CHECK(p.large(rest)->start == start + PageCount{donated});
+  }
+  CHECK(p.release(span));
+  CHECK(p.release(r[1]));
+  CHECK(p.release(r[3]));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a request beyond all memory is refused", "[I4]") {
+  Pages p;
+  CHECK(p.large(std::size_t{1} << 50) == nullptr);
+  CHECK(p.large(1, std::size_t{1} << 50) == nullptr);
+  CHECK(p.adds_up());
+  CHECK(mapped(p) == 0);
+}
+
+// --- Threads
+// -------------------------------------------------------------------------------------------------
+
+TEST_CASE("page heap: threads acquire, resize and release while others trim, look and count") {
+  Pages p(4096, PageCount{64}.bytes());
+  std::atomic<std::size_t> spoiled{0};
+  test::in_threads(8, [&](std::size_t thread) {
+    test::Random random(thread);
+    const auto value = static_cast<unsigned char>(thread + 1);
+    std::vector<Span*> spans;
+    for (std::size_t i = 0; i < 150 * test::kRounds; ++i) {
+      if (thread == 7 && i % 10 == 0) p.heap.trim();
+      if (thread == 6 && i % 20 == 0 && !p.adds_up()) ++spoiled;
+      if (thread == 5) p.heap.find(&spans);
+      if (spans.size() < 8) {
+        const bool is_small = random.below(2) == 0;
+        Span* const span = is_small
+                               ? p.heap.acquire_small(static_cast<unsigned>(1 + random.below(60)))
+                               : p.large(1 + random.below(20), std::size_t{1} << random.below(4));
+        fill(span, value);
+        spans.push_back(span);
+        continue;
+      }
+      std::swap(spans[random.below(spans.size())], spans.back());
+      Span* const span = spans.back();
+      if (!all_bytes_are(span->start.ptr(), span->length.bytes(), value)) ++spoiled;
+      if (span->state == SpanState::kSmall) {
+        p.heap.release_small(span);
+        spans.pop_back();
+      } else if (random.below(2) == 0) {
+        p.heap.resize_in_place(span, PageCount{1 + random.below(20)});
+        fill(span, value);
+      } else {
+        p.release(span);
+        spans.pop_back();
+      }
+    }
+    for (Span* const span : spans) {
+      if (span->state == SpanState::kSmall) {
+        p.heap.release_small(span);
+      } else {
+        p.release(span);
+      }
+    }
+  });
+  CHECK(spoiled == 0);
+  CHECK(in_use(p) == 0);
+  CHECK(p.heap.stats().large_count == 0);
+  p.heap.trim();
+  CHECK(free_pages(p) == 0);
+  CHECK(p.adds_up());
+}
+
+}  // namespace
+}  // namespace minitc

@@ -1,0 +1,470 @@
+#include "core/thread_cache.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "test/unit/support.h"
+
+namespace minitc {
+namespace {
+
+using test::check_fails;
+using test::death;
+using test::ending_of;
+using test::hex;
+using test::OsCall;
+using test::Tiers;
+
+constexpr std::ptrdiff_t kBudget = 32 * 1024 * 1024;
+constexpr unsigned kClass8 = class_of(8);
+constexpr unsigned kClass48 = class_of(48);
+constexpr unsigned kClass1024 = class_of(1024);
+constexpr unsigned kClassLargest = kNumClasses - 1;
+
+// A cache as a thread uses it.
+struct Cached {
+  explicit Cached(std::ptrdiff_t budget = kBudget) : t(budget), cache(t.share) {}
+  ~Cached() { cache.flush(); }
+
+  void* allocate(unsigned cls) { return cache.is_empty(cls) ? cache.refill(cls) : cache.pop(cls); }
+  void deallocate(unsigned cls, void* ptr) {
+    if (cache.is_full(cls)) {
+      cache.spill(cls, ptr);
+    } else {
+      cache.push(cls, ptr);
+    }
+  }
+  std::vector<void*> allocate(unsigned cls, std::size_t count) {
+    std::vector<void*> objects;
+    for (std::size_t i = 0; i < count; ++i) objects.push_back(allocate(cls));
+    return objects;
+  }
+  void deallocate(unsigned cls, const std::vector<void*>& objects) {
+    for (void* const object : objects) deallocate(cls, object);
+  }
+  // Slow calls that leave the class as it was: misses of another one.
+  void pass_time(unsigned by = kClassLargest) {
+    for (std::uint32_t i = 0; i < kScavengePeriod; ++i) others.push_back(cache.refill(by));
+  }
+  void check() {
+    cache.check();
+    t.check();
+  }
+  std::size_t capacity(unsigned cls) const {
+    return cache.capacity_bytes() / kSizeClasses[cls].bytes;
+  }
+
+  Tiers t;
+  ThreadCache cache;
+  std::vector<void*> others;
+};
+
+TEST_CASE("thread cache: an all-zero cache is empty and full at once", "[I9]") {
+  const ThreadCache cache;
+  for (unsigned cls = 0; cls < kNumClasses; ++cls) {
+    CHECK(cache.is_empty(cls));
+    CHECK(cache.is_full(cls));
+    CHECK(cache.cached_objects(cls) == 0);
+  }
+  CHECK(cache.capacity_bytes() == 0);
+  cache.check();
+}
+
+TEST_CASE("thread cache: what is freed last is handed out first", "[I9]") {
+  Cached c;
+  const auto objects = c.allocate(kClass48, 4);
+  c.deallocate(kClass48, objects);
+  for (std::size_t i = 4; i-- != 0;) CHECK(c.allocate(kClass48) == objects[i]);
+  c.check();
+}
+
+TEST_CASE("thread cache: it starts small and doubles at each miss, up to its bound", "[I9][I10]") {
+  for (const unsigned cls : {kClass8, kClass48, kClass1024, kClassLargest}) {
+    CAPTURE(cls);
+    Cached c;
+    const std::size_t max = kSizeClasses[cls].max_cached;
+    std::size_t expected = std::min<std::size_t>(kFirstCachedObjects, max);
+    for (int miss = 0; miss < 20; ++miss) {
+      while (!c.cache.is_empty(cls)) c.cache.pop(cls);
+      c.cache.refill(cls);
+      CHECK(c.capacity(cls) == expected);
+      // Half of the room stays free for what the thread frees.
+      const std::size_t batch =
+          std::min<std::size_t>(kSizeClasses[cls].batch, std::max<std::size_t>(expected / 2, 1));
+      CHECK(c.cache.cached_objects(cls) == batch - 1);
+      c.cache.check();
+      expected = std::min(2 * expected, max);
+    }
+    CHECK(c.capacity(cls) == max);
+  }
+}
+
+TEST_CASE("thread cache: it grows at each overflow too", "[I9]") {
+  Cached c;
+  const std::size_t max = kSizeClasses[kClass48].max_cached;
+  std::vector<void*> objects(3 * max);
+  for (std::size_t done = 0; done < objects.size();) {
+    done += c.t.central[kClass48].refill(objects.data() + done, objects.size() - done);
+  }
+  std::size_t largest = 0;
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    c.deallocate(kClass48, objects[i]);
+    if (i + 1 == kFirstCachedObjects) CHECK(c.capacity(kClass48) == kFirstCachedObjects);
+    if (i == kFirstCachedObjects) CHECK(c.capacity(kClass48) == 2 * kFirstCachedObjects);
+    largest = std::max(largest, c.cache.cached_objects(kClass48));
+  }
+  CHECK(c.capacity(kClass48) == max);
+  CHECK(largest == max);
+  c.check();
+}
+
+TEST_CASE("thread cache: an overfull class spills its oldest half", "[I7][I9]") {
+  Cached c;
+  const unsigned cls = kClass1024;
+  const std::size_t max = kSizeClasses[cls].max_cached;
+  std::vector<void*> objects(max + 1);
+  REQUIRE(c.t.central[cls].refill(objects.data(), max + 1) == max + 1);
+  for (std::size_t i = 0; i < max; ++i) c.deallocate(cls, objects[i]);
+  REQUIRE(c.cache.cached_objects(cls) == max);
+  c.deallocate(cls, objects[max]);
+  CHECK(c.cache.cached_objects(cls) == max / 2 + 1);
+  c.check();
+  for (std::size_t i = 0; i < max / 2; ++i) {
+    CHECK(c.t.central[cls].find(objects[i]).verdict == Verdict::kFreed);
+  }
+  for (std::size_t i = max + 1; i-- != max / 2;) CHECK(c.allocate(cls) == objects[i]);
+}
+
+// --- The budget
+// ------------------------------------------------------------------------------------------
+
+TEST_CASE("thread cache: capacities and what is left of the budget are the cap", "[I10]") {
+  const std::ptrdiff_t cap = GENERATE(0, 100, 4096, 65536, 10 * 1024 * 1024);
+  CAPTURE(cap);
+  Tiers t(cap);
+  std::vector<std::unique_ptr<ThreadCache>> caches;
+  for (int i = 0; i < 5; ++i) caches.push_back(std::make_unique<ThreadCache>(t.share));
+  std::vector<std::pair<unsigned, void*>> objects;
+  test::Random random(static_cast<std::uint64_t>(cap));
+  std::size_t wrong = 0;
+  for (int i = 0; i < 10000; ++i) {
+    ThreadCache& cache = *caches[random.below(caches.size())];
+    if (random.below(100) < 52 || objects.empty()) {
+      const unsigned cls = 1 + static_cast<unsigned>(random.below(50));
+      objects.emplace_back(cls, cache.is_empty(cls) ? cache.refill(cls) : cache.pop(cls));
+    } else {
+      std::swap(objects[random.below(objects.size())], objects.back());
+      const auto [cls, object] = objects.back();
+      objects.pop_back();
+      if (cache.is_full(cls)) {
+        cache.spill(cls, object);
+      } else {
+        cache.push(cls, object);
+      }
+    }
+    if (i % 700 == 0) cache.flush();
+    if (i % 10 != 0) continue;
+    std::ptrdiff_t sum = t.share.budget_bytes;
+    if (sum < 0) ++wrong;
+    for (const auto& each : caches) {
+      sum += static_cast<std::ptrdiff_t>(each->capacity_bytes());
+      each->check();
+    }
+    if (sum != cap) ++wrong;
+  }
+  CHECK(wrong == 0);
+  t.check();
+  for (const auto& each : caches) each->flush();
+  CHECK(t.share.budget_bytes == cap);
+  CHECK(t.away() == objects.size());
+}
+
+TEST_CASE("thread cache: without a budget every object comes and goes singly", "[I10]") {
+  Cached c(0);
+  const auto objects = c.allocate(kClass48, 100);
+  CHECK(std::set<void*>(objects.begin(), objects.end()).size() == 100);
+  CHECK(c.t.away() == 100);
+  c.deallocate(kClass48, objects);
+  CHECK(c.t.away() == 0);
+  CHECK(c.cache.capacity_bytes() == 0);
+  CHECK(c.t.share.budget_bytes == 0);
+  c.check();
+  // Nothing was kept back, so a double free is found at the call, and the message does not say
+  // late.
+  CHECK(ending_of([&] { c.deallocate(kClass48, objects[7]); }) ==
+        death("free(" + hex(objects[7]) + "): double free: the object is already free"));
+}
+
+TEST_CASE("thread cache: a budget for one growth gives one, to who comes first", "[I10]") {
+  Tiers t(kFirstCachedObjects * 48);
+  ThreadCache first(t.share);
+  ThreadCache second(t.share);
+  CHECK(first.refill(kClass48) != nullptr);
+  CHECK(first.capacity_bytes() == kFirstCachedObjects * 48);
+  CHECK(t.share.budget_bytes == 0);
+  CHECK(second.refill(kClass48) != nullptr);
+  CHECK(second.capacity_bytes() == 0);
+  first.flush();
+  CHECK(second.refill(kClass48) != nullptr);
+  CHECK(second.capacity_bytes() == kFirstCachedObjects * 48);
+  second.flush();
+  CHECK(t.share.budget_bytes == kFirstCachedObjects * 48);
+}
+
+TEST_CASE("thread cache: a class that may not grow spills, and loses nothing", "[I7][I10]") {
+  Cached c(kFirstCachedObjects * 48);
+  std::vector<void*> objects(40);
+  REQUIRE(c.t.central[kClass48].refill(objects.data(), 40) == 40);
+  c.deallocate(kClass48, objects);
+  CHECK(c.capacity(kClass48) == kFirstCachedObjects);
+  CHECK(c.cache.cached_objects(kClass48) <= kFirstCachedObjects);
+  CHECK(c.t.away() == c.cache.cached_objects(kClass48));
+  c.check();
+}
+
+// --- Shrinking
+// -------------------------------------------------------------------------------------------
+
+TEST_CASE("thread cache: what a class does not need any more goes back, with its room",
+          "[I9][I10]") {
+  Cached c;
+  const auto objects = c.allocate(kClass48, 1000);
+  c.deallocate(kClass48, objects);
+  REQUIRE(c.cache.cached_objects(kClass48) >= 500);
+  std::size_t before = c.cache.cached_objects(kClass48);
+  c.pass_time();
+  for (int i = 0; i < 15; ++i) {
+    c.pass_time();
+    c.check();
+    const std::size_t now = c.cache.cached_objects(kClass48);
+    CHECK(now <= before / 2);
+    before = now;
+  }
+  CHECK(before == 0);
+  const std::size_t others = c.cache.capacity_bytes() % 48;
+  CHECK(c.cache.capacity_bytes() - others <= kSizeClasses[kClassLargest].bytes * 2 + 48 * 8);
+  CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.capacity_bytes()) == kBudget);
+}
+
+TEST_CASE("thread cache: what a class keeps using stays", "[I9]") {
+  Cached c;
+  const auto objects = c.allocate(kClass48, 1000);
+  c.deallocate(kClass48, objects);
+  const std::size_t before = c.cache.cached_objects(kClass48);
+  for (int i = 0; i < 10; ++i) {
+    // Down to the last object, and up again.
+    std::vector<void*> taken;
+    while (c.cache.cached_objects(kClass48) > 1) taken.push_back(c.allocate(kClass48));
+    std::reverse(taken.begin(), taken.end());
+    c.deallocate(kClass48, taken);
+    c.pass_time();
+  }
+  CHECK(c.cache.cached_objects(kClass48) >= before - 1);
+  c.check();
+}
+
+TEST_CASE("thread cache: slack that is wanted after all costs no trip to the central cache",
+          "[I9]") {
+  Cached c;
+  const auto objects = c.allocate(kClass48, 1000);
+  c.deallocate(kClass48, objects);
+  c.pass_time();  // half of it is slack now
+  const std::size_t cached = c.cache.cached_objects(kClass48);
+  const CentralStats before = c.t.central[kClass48].stats();
+  std::size_t pops = 0;
+  while (!c.cache.is_empty(kClass48)) {
+    c.cache.pop(kClass48);
+    ++pops;
+  }
+  CHECK(pops < cached);
+  CHECK(c.cache.cached_objects(kClass48) == cached - pops);
+  for (; pops < cached; ++pops) CHECK(c.allocate(kClass48) != nullptr);
+  CHECK(c.cache.cached_objects(kClass48) == 0);
+  const CentralStats after = c.t.central[kClass48].stats();
+  CHECK(after.free == before.free);
+  CHECK(after.stored == before.stored);
+  c.check();
+}
+
+TEST_CASE("thread cache: a flush gives back all objects, all room and all of the budget",
+          "[I7][I9][I10]") {
+  Cached c;
+  std::vector<std::pair<unsigned, void*>> kept;
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const auto objects = c.allocate(cls, 10);
+    kept.emplace_back(cls, objects[0]);
+    for (std::size_t i = 1; i < objects.size(); ++i) c.deallocate(cls, objects[i]);
+  }
+  REQUIRE(c.cache.capacity_bytes() > 0);
+  c.cache.flush();
+  CHECK(c.cache.capacity_bytes() == 0);
+  CHECK(c.t.share.budget_bytes == kBudget);
+  CHECK(c.t.away() == kept.size());
+  for (unsigned cls = 0; cls < kNumClasses; ++cls) {
+    CHECK(c.cache.is_empty(cls));
+    CHECK(c.cache.is_full(cls));
+  }
+  c.check();
+  for (const auto& [cls, object] : kept) c.deallocate(cls, object);
+  CHECK(c.allocate(kClass48) != nullptr);  // it works on
+  c.check();
+}
+
+TEST_CASE("thread cache: growing and flushing over and over needs no new metadata") {
+  Cached c;
+  std::size_t metadata = 0;
+  for (int i = 0; i < 300; ++i) {
+    c.deallocate(kClass48, c.allocate(kClass48, 300));
+    c.deallocate(kClass8, c.allocate(kClass8, 100));
+    c.cache.flush();
+    c.t.trim();
+    if (i == 2) metadata = c.t.fake.metadata_bytes();
+  }
+  CHECK(c.t.fake.metadata_bytes() == metadata);
+}
+
+// --- Bad pointers
+// ------------------------------------------------------------------------------------------
+
+TEST_CASE("thread cache: a double free is found when it leaves, and said to be late", "[I7]") {
+  Cached c;
+  const auto objects = c.allocate(kClass48, 3);
+  c.deallocate(kClass48, objects);
+  c.deallocate(kClass48, objects[1]);
+  CHECK(ending_of([&] { c.cache.flush(); }) ==
+        death("free(" + hex(objects[1]) +
+              "): double free: the object is already free (found when it left the thread cache; "
+              "MINITC_CHECK_FREE=1 finds it at the call)"));
+  c.allocate(kClass48);  // the test goes on without it
+}
+
+TEST_CASE("thread cache: an interior pointer is found when it leaves", "[I7]") {
+  Cached c;
+  char* const object = static_cast<char*>(c.allocate(kClass48));
+  c.deallocate(kClass48, object + 16);
+  CHECK(ending_of([&] { c.cache.flush(); }) ==
+        death("free(" + hex(object + 16) + "): interior pointer: the object begins at " +
+              hex(object) +
+              " and has 48 bytes (found when it left the thread cache; "
+              "MINITC_CHECK_FREE=1 finds it at the call)"));
+  c.allocate(kClass48);
+}
+
+TEST_CASE("thread cache: the self-check sees stacks that are wrong", "[I9]") {
+  Cached c;
+  c.allocate(kClass48);
+  CHECK(check_fails([&] {  // more taken than there was
+    for (int i = 0; i < 5; ++i) c.cache.pop(kClass48);
+    c.cache.check();
+  }));
+  CHECK(check_fails([&] {  // more put than there is room
+    int object = 0;
+    for (std::size_t i = 0; i < 5; ++i) c.cache.push(kClass48, &object);
+    c.cache.check();
+  }));
+}
+
+// --- Refusals
+// ------------------------------------------------------------------------------------------------
+
+TEST_CASE("thread cache: without memory for arrays objects come and go singly", "[I10]") {
+  Cached c;
+  const auto first = c.allocate(kClass8, 2);  // a span with free objects is there
+  c.cache.flush();
+  REQUIRE(c.t.large(kMinChunkPages - 1) != nullptr);  // and no run that could become metadata
+  c.t.exhaust_metadata(MetadataArena::kMinShift);
+  const auto objects = c.allocate(kClass8, 20);
+  for (void* const object : objects) CHECK(object != nullptr);
+  CHECK(c.cache.capacity_bytes() == 0);
+  CHECK(c.t.share.budget_bytes == kBudget);
+  c.deallocate(kClass8, objects);
+  CHECK(c.t.away() == first.size());
+  c.check();
+  c.t.fake.stop_failing();
+  c.deallocate(kClass8, first);
+  CHECK(c.cache.capacity_bytes() > 0);
+  CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.capacity_bytes()) == kBudget);
+}
+
+TEST_CASE("thread cache: whichever call the OS refuses, nothing is lost", "[I7][I9][I10]") {
+  std::size_t nth = 0;
+  for (bool refused = true; refused;) {
+    ++nth;
+    CAPTURE(nth);
+    Cached c;
+    c.t.fake.fail_any(nth);
+    std::vector<std::pair<unsigned, void*>> objects;
+    for (const unsigned cls : {kClass8, kClass48, kClass1024, kClassLargest}) {
+      for (int i = 0; i < 60; ++i) {
+        void* const object = c.allocate(cls);
+        if (object != nullptr) objects.emplace_back(cls, object);
+      }
+      c.check();
+    }
+    CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.capacity_bytes()) ==
+          kBudget);
+    for (const auto& [cls, object] : objects) c.deallocate(cls, object);
+    c.check();
+    c.cache.flush();
+    CHECK(c.t.away() == 0);
+    CHECK(c.t.share.budget_bytes == kBudget);
+    refused = c.t.fake.refused() != 0;
+  }
+  CHECK(nth > 3);
+}
+
+TEST_CASE("thread cache: when there is no memory a miss gives null, and later an object") {
+  Cached c;
+  c.t.fake.fail_any(1, test::kAlways);
+  CHECK(c.allocate(kClass48) == nullptr);
+  CHECK(c.allocate(kClassLargest) == nullptr);
+  c.check();
+  c.t.fake.stop_failing();
+  CHECK(c.allocate(kClass48) != nullptr);
+  CHECK(c.allocate(kClassLargest) != nullptr);
+  c.check();
+}
+
+// --- Threads
+// ---------------------------------------------------------------------------------------------------
+
+TEST_CASE("thread cache: threads with a cache each share the budget and the central caches",
+          "[I7][I10]") {
+  constexpr std::ptrdiff_t kSmallBudget = 200 * 1024;
+  Tiers t(kSmallBudget);
+  std::atomic<void*> exchange[64] = {};
+  constexpr unsigned kClasses[] = {kClass8, kClass48, kClass1024};
+  std::atomic<std::size_t> spoiled{0};
+  test::in_threads(8, [&](std::size_t thread) {
+    ThreadCache cache(t.share);
+    test::Random random(thread);
+    for (std::size_t i = 0; i < 2000 * test::kRounds; ++i) {
+      const std::size_t slot = random.below(64);
+      const unsigned cls = kClasses[slot % 3];
+      void* object = cache.is_empty(cls) ? cache.refill(cls) : cache.pop(cls);
+      memset(object, static_cast<int>(slot), 8);
+      object = exchange[slot].exchange(object);
+      if (object == nullptr) continue;
+      if (!test::all_bytes_are(object, 8, static_cast<unsigned char>(slot))) ++spoiled;
+      if (cache.is_full(cls)) {
+        cache.spill(cls, object);
+      } else {
+        cache.push(cls, object);
+      }
+      if (i % 500 == 0) cache.check();
+    }
+    cache.flush();
+  });
+  CHECK(spoiled == 0);
+  CHECK(t.share.budget_bytes == kSmallBudget);
+  std::size_t left = 0;
+  for (std::atomic<void*>& slot : exchange) left += slot != nullptr ? 1 : 0;
+  CHECK(t.away() == left);
+  t.check();
+}
+
+}  // namespace
+}  // namespace minitc
