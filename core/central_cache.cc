@@ -48,12 +48,17 @@ void CentralCache::spill(void* const* objects, std::size_t count, Caller caller)
   SpanList empties;
   {
     const LockGuard guard(lock_);
-    if (store != nullptr && stored_ + count <= store_capacity()) {
+    const std::size_t room = store == nullptr ? 0 : store_room_locked();
+    if (stored_ + count <= room) {
       memcpy(store + stored_, objects, count * sizeof(void*));
       stored_ += count;
       return;
     }
     send_home_locked(objects, count, empties);
+    if (stored_ > room) {
+      send_home_locked(store + room, stored_ - room, empties);
+      stored_ = room;
+    }
   }
   delete_spans(empties);
 }
@@ -201,7 +206,6 @@ void CentralCache::delete_spans(SpanList& empties) {
       arena_->deallocate_block(span->bits,
                                MetadataArena::shift_of(2 * span->words() * sizeof(std::uint64_t)));
     }
-    span->bits = nullptr;
     heap_->release_small(span);
   }
 }
@@ -219,6 +223,13 @@ void** CentralCache::make_store() {
 }
 
 // --- Under the lock ----------------------------------------------------------------------------
+
+// Each object in the store may keep a span from going back, so it holds no more than a fraction of
+// what the class has in use.
+std::size_t CentralCache::store_room_locked() const {
+  const std::size_t away = spans_ * size_class().objects - free_objects_ - stored_;
+  return std::min(store_capacity(), kMinStored + away / 4);
+}
 
 // Moves the span to the list that fits; spans with none or all of their objects free are in none.
 void CentralCache::change_free_count_locked(Span* span, std::size_t count) {

@@ -84,12 +84,13 @@ class alignas(64) CentralCache {
   std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
   void send_home_locked(void* const* objects, std::size_t count, SpanList& empties)
       MINITC_REQUIRES(lock_);
+  std::size_t store_room_locked() const MINITC_REQUIRES(lock_);
   std::size_t store_capacity() const { return 2 * std::size_t{size_class().batch}; }
 
   RankedLock<LockRank::kCentral> lock_;
 
-  // Constant after init.
-  unsigned cls_ = 0;
+  // Constant after init; on a line of its own, since it is read without the lock.
+  alignas(64) unsigned cls_ = 0;
   MetadataArena* arena_ = nullptr;
   PageMap* map_ = nullptr;
   PageHeap* heap_ = nullptr;

@@ -45,6 +45,11 @@ inline constexpr std::size_t kMaxBatch = 512;
 // Refills and spills of one thread between two looks at what it no longer uses.
 inline constexpr std::uint32_t kScavengePeriod = 128;
 
+// --- Central caches ----------------------------------------------------------------------------
+
+// Objects that the store of a class may hold when the class has next to none in use.
+inline constexpr std::size_t kMinStored = 8;
+
 // --- Page heap ---------------------------------------------------------------------------------
 
 // Runs shorter than this many pages are kept in exact bins, the others in an ordered tree.
@@ -61,8 +66,14 @@ inline constexpr std::uint32_t kDecommitPause = 64;
 // A block of at least this many bytes that outgrows its place has its pages moved by mremap; a
 // smaller one is copied, which is cheaper than the system call and the faults (docs/decisions.md).
 inline constexpr std::size_t kMoveBytes = 512 * 1024;
-// Each move may split a kernel mapping, of which a process has 65,530 by default.
-inline constexpr std::size_t kMaxMoves = 16384;
+// How often an allocation that the OS refuses to serve looks again for what this thread or another
+// has returned meanwhile. A bound, since others may take it first each time.
+inline constexpr std::size_t kMaxTries = 16;
+// Blocks whose pages were moved, at a time: each may be a kernel mapping of its own, of which a
+// process has 65,530 by default.
+inline constexpr std::size_t kMaxMoved = 16384;
+// Moves whose target was lost, until no more are tried.
+inline constexpr std::size_t kMaxLost = 4;
 
 // --- Metadata ----------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ void ForkHold::release(Heap& heap) {
 void ForkHold::parent(Heap& heap) { release(heap); }
 
 void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-  ThreadCache* const own = current_cache();
+  ThreadCache* const own = t_leased_cache != nullptr ? t_leased_cache : current_cache();
   std::size_t held = 0;
   if (own != nullptr) {
     own->prev = own->next = nullptr;
@@ -29,6 +29,7 @@ void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
   heap.threads_ = own;
   heap.share_.budget_bytes.store(heap.cache_total_bytes_ -
                                  static_cast<std::ptrdiff_t>(held));  // I10
+  heap.pages_.adopt_returning();
   release(heap);
 }
 

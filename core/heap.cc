@@ -10,6 +10,7 @@ namespace minitc {
 constinit ThreadCache g_no_cache;
 constinit ThreadCache g_cache_gone;
 constinit thread_local ThreadCache* t_cache = &g_no_cache;
+constinit thread_local ThreadCache* t_leased_cache = nullptr;
 constinit Heap g_heap;
 
 namespace {
@@ -18,19 +19,18 @@ namespace {
 // then goes straight to the central cache.
 class CacheLease {
  public:
-  explicit CacheLease(ThreadCache* cache) : cache_(cache) {
+  explicit CacheLease(ThreadCache* cache) {
+    t_leased_cache = cache;
     t_cache = &g_cache_gone;
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
   ~CacheLease() {
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    t_cache = cache_;
+    t_cache = t_leased_cache;
+    t_leased_cache = nullptr;
   }
   CacheLease(const CacheLease&) = delete;
   CacheLease& operator=(const CacheLease&) = delete;
-
- private:
-  ThreadCache* const cache_;
 };
 
 }  // namespace
@@ -124,7 +124,7 @@ void* Heap::resize(void* ptr, std::size_t bytes) {
   if (is_large && bytes > kMaxSmall) return resize_large(span, bytes);
 
   void* const object = allocate(bytes);
-  if (object == nullptr) return nullptr;
+  if (object == nullptr) return bytes <= old.bytes ? ptr : nullptr;
   memcpy(object, ptr, std::min(old.bytes, find(object).bytes));
   deallocate(ptr);
   return object;
@@ -136,20 +136,23 @@ void* Heap::resize_large(Span* span, std::size_t bytes) {
   if (bytes > PTRDIFF_MAX) return nullptr;
   const PageCount pages = PageCount::of_bytes(bytes);
   if (pages_.resize_in_place(span, pages)) return span->start.ptr();
-  // What grew once will grow again: an eighth more address space, which costs no memory until used.
-  const PageCount roomy = pages + PageCount{pages.value / 8};
-  Span* target = pages_.acquire_large(roomy, kOnePage);
-  if (target == nullptr) target = pages_.acquire_large(pages, kOnePage);
-  if (target == nullptr) return nullptr;
-  void* const object = target->start.ptr();
-  if (span->length.bytes() >= kMoveBytes && target->length > span->length) {
-    const Move result = pages_.move_pages(span, target);
-    if (result == Move::kDone) return object;
-    if (result == Move::kLost) return nullptr;
+  Span* target = acquire_roomy(pages);
+  bool lost = false;
+  if (target != nullptr && span->length.bytes() >= kMoveBytes && target->length > span->length) {
+    if (pages_.move_pages(span, target, lost)) return target->start.ptr();
+    if (lost) target = acquire_roomy(pages);
   }
+  if (target == nullptr) return pages <= span->length ? span->start.ptr() : nullptr;
+  void* const object = target->start.ptr();
   memcpy(object, span->start.ptr(), std::min(span->length, target->length).bytes());
   pages_.release_large(span->start.ptr());
   return object;
+}
+
+// What grew once will grow again: an eighth more address space, which costs no memory until used.
+Span* Heap::acquire_roomy(PageCount pages) {
+  Span* const span = pages_.acquire_large(pages + PageCount{pages.value / 8}, kOnePage);
+  return span != nullptr ? span : pages_.acquire_large(pages, kOnePage);
 }
 
 std::size_t Heap::usable_size(const void* ptr) {
@@ -180,8 +183,12 @@ ThreadCache* Heap::own_cache() {
 }
 
 ThreadCache* Heap::adopt_cache() {
+  t_cache = &g_cache_gone;  // for a signal handler that allocates meanwhile
   ThreadCache* const cache = arena_.create<ThreadCache>(share_);
-  if (cache == nullptr) return nullptr;
+  if (cache == nullptr) {
+    t_cache = &g_no_cache;
+    return nullptr;
+  }
   {
     const LockGuard guard(threads_lock_);
     cache->next = threads_;

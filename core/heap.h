@@ -36,6 +36,11 @@ MINITC_HIDDEN extern constinit ThreadCache g_cache_gone;
 [[gnu::visibility("hidden"),
   gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_cache;
 
+// The cache that this thread's slow path is at work on, or null; t_cache is then &g_cache_gone, so
+// that signal handlers leave it alone.
+[[gnu::visibility("hidden"),
+  gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_leased_cache;
+
 // This thread's cache, or null if it has none.
 inline ThreadCache* current_cache() {
   return t_cache == &g_no_cache || t_cache == &g_cache_gone ? nullptr : t_cache;
@@ -119,6 +124,7 @@ class Heap {
   ThreadCache* adopt_cache();
   void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
   void* resize_large(Span* span, std::size_t bytes);
+  Span* acquire_roomy(PageCount pages);
   Finding find(const void* ptr);
   Finding find_or_die(const void* ptr, Caller caller);
 

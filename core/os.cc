@@ -1,6 +1,7 @@
 #include "core/os.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
@@ -8,8 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef MREMAP_DONTUNMAP  // Linux 5.7; an older kernel answers EINVAL
-#define MREMAP_DONTUNMAP 4
+#ifndef MAP_FIXED_NOREPLACE  // Linux 4.17; an older kernel takes the address for a hint
+#define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
 namespace minitc {
@@ -53,11 +54,10 @@ long system_call(long number, long a, long b, long c, long d = 0, long e = 0, lo
 
 long as_long(const void* ptr) { return reinterpret_cast<long>(ptr); }
 
-// `at`: null, or where it must be, whatever is mapped there.
-void* map(void* at, std::size_t bytes) {
-  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
-  const long start = system_call(SYS_mmap, as_long(at), static_cast<long>(bytes),
-                                 PROT_READ | PROT_WRITE, flags, -1, 0);
+void* map(void* at, std::size_t bytes, int flags) {
+  const long start =
+      system_call(SYS_mmap, as_long(at), static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
   return failed(start) ? nullptr : reinterpret_cast<void*>(start);
 }
 
@@ -85,28 +85,39 @@ bool decommit(void* start, std::size_t bytes) {
   return known == kZeroes;
 }
 
-// The kernel may refuse after it has unmapped the target, for example if `from` spans two of its
-// mappings; the target is then mapped again.
-Move move(void* from, void* to, std::size_t bytes) {
-  const long length = static_cast<long>(bytes);
-  const int flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP;
-  if (!failed(system_call(SYS_mremap, as_long(from), length, length, flags, as_long(to)))) {
-    return Move::kDone;
-  }
-  return map(to, bytes) != nullptr ? Move::kRefused : Move::kLost;
+// Maps zero pages where nothing is mapped; false if something is, or another thread was faster.
+bool map_hole(void* start, std::size_t bytes) {
+  void* const mapped = map(start, bytes, MAP_FIXED_NOREPLACE);
+  if (mapped == start) return true;
+  if (mapped != nullptr) unmap(mapped, bytes);
+  return false;
 }
+
+// The target becomes one mapping with the pages, so that it can be moved again: the kernel refuses
+// a range of several with EFAULT, until Linux 6.16 after it has unmapped the target. If the target
+// can't be mapped again, it may be as it was, or another thread's by now: it is given up.
+Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
+  const long result =
+      system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(to_bytes),
+                  MREMAP_MAYMOVE | MREMAP_FIXED, as_long(to));
+  if (!failed(result)) return map_hole(from, bytes) ? Move::kDone : Move::kSourceLost;
+  if (result != -EFAULT && result != -ENOMEM) return Move::kRefused;
+  return map_hole(to, to_bytes) ? Move::kRefused : Move::kTargetLost;
+}
+
+bool renew(void* start, std::size_t bytes) { return map(start, bytes, MAP_FIXED) == start; }
 
 }  // namespace
 
 // The kernel places new mappings below the last, so that after the first they come aligned by
 // themselves; one that does not is taken again with room to cut.
 void* reserve_from_kernel(std::size_t bytes) {
-  char* start = static_cast<char*>(map(nullptr, bytes));
+  char* start = static_cast<char*>(map(nullptr, bytes, 0));
   if (start == nullptr) return nullptr;
   const std::size_t skew = reinterpret_cast<std::uintptr_t>(start) & (kPageBytes - 1);
   if (skew == 0) return start;
   unmap(start, bytes);
-  start = static_cast<char*>(map(nullptr, bytes + kPageBytes));
+  start = static_cast<char*>(map(nullptr, bytes + kPageBytes, 0));
   if (start == nullptr) return nullptr;
   const std::size_t head = align_up(reinterpret_cast<std::uintptr_t>(start), kPageBytes) -
                            reinterpret_cast<std::uintptr_t>(start);
@@ -120,6 +131,7 @@ Os kernel_os() {
             .release = unmap,
             .decommit = decommit,
             .move = move,
+            .renew = renew,
             .page_bytes = getauxval(AT_PAGESZ)};
 }
 
@@ -158,6 +170,10 @@ void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected) 
 
 void futex_wake_one(const std::atomic<std::uint32_t>& word) {
   system_call(SYS_futex, as_long(&word), FUTEX_WAKE_PRIVATE, 1);
+}
+
+void futex_wake_all(const std::atomic<std::uint32_t>& word) {
+  system_call(SYS_futex, as_long(&word), FUTEX_WAKE_PRIVATE, INT_MAX);
 }
 
 }  // namespace minitc

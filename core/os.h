@@ -14,9 +14,10 @@
 namespace minitc {
 
 enum class Move : std::uint8_t {
-  kDone,
-  kRefused,  // `from` is as it was, the contents of `to` are lost
-  kLost,     // `from` is as it was, `to` is not mapped any more
+  kDone,        // `from` reads as zeros
+  kSourceLost,  // done, but the addresses of `from` are not ours any more
+  kRefused,     // `from` is as it was, the contents of `to` are lost
+  kTargetLost,  // likewise, and the addresses of `to` are not ours any more
 };
 
 // What page heap, page map and metadata arena ask of the OS. A table, so that a test can pass one
@@ -30,9 +31,12 @@ struct Os {
   // Gives the pages' memory back; the addresses stay mapped and read as zeros. Start and length are
   // multiples of page_bytes. False if refused or if they may read as anything but zeros.
   bool (*decommit)(void* start, std::size_t bytes);
-  // Moves the pages of [from, from + bytes) to `to`, whose own are dropped; `from` then reads as
-  // zeros.
-  Move (*move)(void* from, void* to, std::size_t bytes);
+  // Moves the pages of [from, from + bytes) to the beginning of [to, to + to_bytes), a longer range
+  // whose own pages are dropped; what follows them there reads as zeros.
+  Move (*move)(void* from, std::size_t bytes, void* to, std::size_t to_bytes);
+  // Drops the pages of the range and makes it one mapping that reads as zeros. False if refused;
+  // the range is then as it was.
+  bool (*renew)(void* start, std::size_t bytes);
   // The kernel's page size in bytes: a power of two, 4 KiB to 64 KiB.
   std::size_t page_bytes;
 };
@@ -53,5 +57,6 @@ void say(const Text& text);
 // Sleeps while `word` is `expected`, at most until woken; may return at any time.
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected);
 void futex_wake_one(const std::atomic<std::uint32_t>& word);
+void futex_wake_all(const std::atomic<std::uint32_t>& word);
 
 }  // namespace minitc

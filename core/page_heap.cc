@@ -12,36 +12,50 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map,
   fixed_bound_ = PageCount::of_bytes(free_bound_bytes);
 }
 
-Span* PageHeap::acquire_small(unsigned cls) {
-  const PageCount pages{kSizeClasses[cls].pages};
-  for (bool last_try = false;; last_try = true) {
-    {
-      const LockGuard guard(lock_);
-      if (Span* const span = take_locked(pages, kOnePage); span != nullptr) {
-        put_in_use_locked(span, SpanState::kSmall);
-        span->cls = static_cast<std::uint8_t>(cls);
-        map_->set_small(span);
-        return span;
-      }
-    }
-    // Free runs that differ in state may make a fitting one when all are returned.
-    if (last_try || return_excess(/*all=*/true) == PageCount{}) return nullptr;
-  }
-}
-
-Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
-  for (bool last_try = false;; last_try = true) {
+// Takes a run, puts it in use and calls finish(span) under the lock. Where the OS refuses more,
+// runs that differ in state, or are on their way to the OS, may make a fitting one when all are
+// returned.
+template <typename Finish>
+Span* PageHeap::acquire(PageCount pages, PageCount alignment, SpanState state, Finish&& finish) {
+  for (std::size_t tries = 0; tries < kMaxTries; ++tries) {
+    std::uint32_t seen;
+    bool others_return;
     {
       const LockGuard guard(lock_);
       if (Span* const span = take_locked(pages, alignment); span != nullptr) {
-        put_in_use_locked(span, SpanState::kLarge);
-        stats_.large += pages;
-        ++stats_.large_count;
+        put_in_use_locked(span, state);
+        finish(span);
         return span;
       }
+      if (free_.pages() + returned_.pages() + returning_ < pages) return nullptr;
+      seen = returns_.load(std::memory_order_relaxed);
+      others_return = false;
+      for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
+        if (run->returned_by() != holder_number()) others_return = true;
+      }
+      if (others_return) return_awaited_ = true;
     }
-    if (last_try || return_excess(/*all=*/true) == PageCount{}) return nullptr;
+    if (return_excess(/*all=*/true) != PageCount{}) continue;
+    if (others_return) futex_wait(returns_, seen);
+    if (returns_.load(std::memory_order_relaxed) == seen) return nullptr;
   }
+  return nullptr;
+}
+
+Span* PageHeap::acquire_small(unsigned cls) {
+  return acquire(PageCount{kSizeClasses[cls].pages}, kOnePage, SpanState::kSmall,
+                 [this, cls](Span* span) {
+                   span->cls = static_cast<std::uint8_t>(cls);
+                   map_->set_small(span);
+                 });
+}
+
+Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
+  return acquire(pages, alignment, SpanState::kLarge,
+                 [this](const Span* span) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+                   stats_.large += span->length;
+                   ++stats_.large_count;
+                 });
 }
 
 void PageHeap::release_small(Span* span) {
@@ -57,7 +71,8 @@ void PageHeap::release_small(Span* span) {
 }
 
 Finding PageHeap::release_large(void* ptr) {
-  bool excess;
+  bool excess = false;
+  Span* moved = nullptr;
   {
     const LockGuard guard(lock_);
     Span* const span = map_->span_at(PageId::of(ptr));
@@ -66,8 +81,24 @@ Finding PageHeap::release_large(void* ptr) {
     }
     stats_.large -= span->length;
     --stats_.large_count;
-    put_back_locked(span, SpanState::kFree);
-    excess = free_.pages() > bound_locked();
+    if (span->moved) --moved_spans_;
+    // Shortened in place it may end inside a kernel page, whose rest is another's.
+    const bool is_whole = (span->length.bytes() & (os_->page_bytes - 1)) == 0;
+    const bool renews = span->moved && is_whole;
+    span->moved = false;
+    if (renews) {
+      moved = span;
+      stats_.in_use -= span->length;
+      begin_return_locked(span);
+    } else {
+      put_back_locked(span, SpanState::kFree);
+      excess = free_.pages() > bound_locked();
+    }
+  }
+  if (moved != nullptr) {  // its own mapping goes, so that mappings do not add up
+    const bool renewed = os_->renew(moved->start.ptr(), moved->length.bytes());
+    const LockGuard guard(lock_);
+    end_return_locked(moved, renewed);
   }
   if (excess) return_excess(/*all=*/false);
   return Finding{Verdict::kLive};
@@ -91,7 +122,9 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
   return true;
 }
 
+// A span of moved pages stays the one mapping that it is, so that it can be moved again.
 bool PageHeap::extend(Span* span, PageCount pages) {
+  if (span->moved) return false;
   const LockGuard guard(lock_);
   const PageCount extra = pages - span->length;
   Span* const next = map_->span_at(span->end());
@@ -116,22 +149,50 @@ bool PageHeap::extend(Span* span, PageCount pages) {
   return true;
 }
 
-Move PageHeap::move_pages(Span* from, Span* to) {
+bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
   const std::size_t misaligned =
-      (from->start.address() | to->start.address() | from->length.bytes()) & (os_->page_bytes - 1);
+      (from->start.address() | to->start.address() | from->length.bytes() | to->length.bytes()) &
+      (os_->page_bytes - 1);
+  lost = false;
   {
     const LockGuard guard(lock_);
-    if (misaligned != 0 || moves_ == kMaxMoves) return Move::kRefused;
-    ++moves_;
+    if (misaligned != 0 || moved_spans_ == kMaxMoved || lost_targets_ == kMaxLost) return false;
   }
   // Both spans are the caller's.
-  const Move result = os_->move(from->start.ptr(), to->start.ptr(), from->length.bytes());
-  if (result != Move::kDone) return result;
+  const Move result =
+      os_->move(from->start.ptr(), from->length.bytes(), to->start.ptr(), to->length.bytes());
   const LockGuard guard(lock_);
-  stats_.large -= from->length;
-  --stats_.large_count;
-  put_back_locked(from, SpanState::kReturned);
-  return Move::kDone;
+  switch (result) {
+    case Move::kRefused:
+      return false;
+    case Move::kTargetLost:
+      lost = true;
+      ++lost_targets_;
+      drop_locked(to);
+      return false;
+    case Move::kSourceLost:
+    case Move::kDone:
+      break;
+  }
+  if (!from->moved) ++moved_spans_;
+  from->moved = false;
+  to->moved = true;
+  if (result == Move::kSourceLost) {
+    drop_locked(from);
+  } else {
+    stats_.large -= from->length;
+    --stats_.large_count;
+    put_back_locked(from, SpanState::kReturned);
+  }
+  return true;
+}
+
+void PageHeap::adopt_returning() {
+  for (Span* run = returning_runs_.front(); run != nullptr;) {
+    Span* const next = run->next;
+    if (run->returned_by() != holder_number()) end_return_locked(run, /*returned=*/false);
+    run = next;
+  }
 }
 
 bool PageHeap::feed_arena() {
@@ -316,7 +377,7 @@ Span* PageHeap::take_excess_locked(PageCount bound) {
     });
   }
   if (run == nullptr) {
-    decommit_pause_ = kDecommitPause;
+    if (bound != PageCount{}) decommit_pause_ = kDecommitPause;
     return nullptr;
   }
   const PageCount head = head_of(run);
@@ -334,15 +395,45 @@ Span* PageHeap::take_excess_locked(PageCount bound) {
     insert_locked(rest != nullptr ? rest : coalesce_locked(run));
     if (rest == nullptr) return nullptr;
   }
-  run->become(SpanState::kReturning);
-  returning_ += run->length;
+  begin_return_locked(run);
   return run;
 }
 
-// Returns the longest runs, one at a time, until the bound holds; `all`: until none is left.
+void PageHeap::begin_return_locked(Span* run) {
+  run->become(SpanState::kReturning);
+  run->returned_by() = holder_number();
+  returning_ += run->length;
+  returning_runs_.push(run);
+}
+
+void PageHeap::end_return_locked(Span* run, bool returned) {
+  returning_runs_.remove(run);
+  returning_ -= run->length;
+  run->become(returned ? SpanState::kReturned : SpanState::kFree);
+  insert_locked(coalesce_locked(run));
+  returns_.fetch_add(1, std::memory_order_relaxed);
+  if (!return_awaited_) return;
+  return_awaited_ = false;
+  futex_wake_all(returns_);
+}
+
+// Takes a large span whose addresses are lost out of the heap.
+void PageHeap::drop_locked(Span* span) {
+  stats_.large -= span->length;
+  --stats_.large_count;
+  stats_.in_use -= span->length;
+  stats_.mapped -= span->length;
+  if (span->moved) --moved_spans_;
+  map_->clear_ends(span);
+  arena_->destroy(span);
+}
+
+// Returns the longest runs, one at a time, until the bound holds; `all`: until none is left. What
+// other threads free meanwhile is theirs to return.
 PageCount PageHeap::return_excess(bool all) {
   PageCount done;
-  for (;;) {
+  PageCount most;
+  for (bool first = true;; first = false) {
     Span* run;
     {
       const LockGuard guard(lock_);
@@ -350,21 +441,21 @@ PageCount PageHeap::return_excess(bool all) {
         --decommit_pause_;
         return done;
       }
+      if (first) most = free_.pages();
+      if (done >= most) return done;
       run = take_excess_locked(all ? PageCount{} : bound_locked());
       if (run == nullptr) return done;
     }
     const bool returned = os_->decommit(run->start.ptr(), run->length.bytes());
     {
       const LockGuard guard(lock_);
-      returning_ -= run->length;
       if (returned) {
         done += run->length;
         ++stats_.returned_calls;
       } else {
         decommit_pause_ = kDecommitPause;
       }
-      run->become(returned ? SpanState::kReturned : SpanState::kFree);
-      insert_locked(coalesce_locked(run));
+      end_return_locked(run, returned);
     }
     if (!returned) return done;
   }

@@ -11,7 +11,9 @@
 //             I6  kReturned runs read as zeros.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 #include "core/bad_pointer.h"
 #include "core/base.h"
@@ -51,11 +53,16 @@ class PageHeap {
   // Frees the large object at `ptr`; a finding other than kLive if there is none.
   Finding release_large(void* ptr) MINITC_EXCLUDES(lock_);
 
-  // Makes a large span `pages` long without moving it. False if what follows it is not free.
+  // Makes a large span `pages` long without moving it. False if what follows it is not free, or if
+  // its pages were moved before.
   bool resize_in_place(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
-  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from` if that
-  // is kDone. After kLost, `to` must not be touched nor released: its addresses are lost.
-  Move move_pages(Span* from, Span* to) MINITC_EXCLUDES(lock_);
+  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from`. False
+  // if the OS refuses; `lost` then tells whether it took `to` away with that, which must not be
+  // used.
+  bool move_pages(Span* from, Span* to, bool& lost) MINITC_EXCLUDES(lock_);
+
+  // In the child of a fork, all locks held: runs that other threads were returning are free.
+  void adopt_returning() MINITC_NO_THREAD_SAFETY_ANALYSIS;
 
   // Gives the metadata arena a free run for good, for when the OS refuses it memory. False if there
   // is none long enough.
@@ -78,6 +85,9 @@ class PageHeap {
   RunIndex& index_of(const Span* run) MINITC_REQUIRES(lock_) {
     return run->state == SpanState::kFree ? free_ : returned_;
   }
+  template <typename Finish>
+  Span* acquire(PageCount pages, PageCount alignment, SpanState state, Finish&& finish)
+      MINITC_EXCLUDES(lock_);
   Span* take_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
   Span* fit_locked(PageCount pages) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
@@ -91,6 +101,9 @@ class PageHeap {
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
   PageCount bound_locked() const MINITC_REQUIRES(lock_);
   Span* take_excess_locked(PageCount bound) MINITC_REQUIRES(lock_);
+  void begin_return_locked(Span* run) MINITC_REQUIRES(lock_);
+  void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
+  void drop_locked(Span* span) MINITC_REQUIRES(lock_);
   PageCount return_excess(bool all) MINITC_EXCLUDES(lock_);
   void check_run_locked(const Span* run, SpanState state) MINITC_REQUIRES(lock_);
 
@@ -105,9 +118,13 @@ class PageHeap {
   RunIndex free_ MINITC_GUARDED_BY(lock_);      // kFree
   RunIndex returned_ MINITC_GUARDED_BY(lock_);  // kReturned
   PageHeapStats stats_ MINITC_GUARDED_BY(lock_) = {};
-  PageCount returning_ MINITC_GUARDED_BY(lock_);
+  PageCount returning_ MINITC_GUARDED_BY(lock_);          // kReturning
+  SpanList returning_runs_ MINITC_GUARDED_BY(lock_);      // those
+  std::atomic<std::uint32_t> returns_{0};                 // counts ends of returns; a futex word
+  bool return_awaited_ MINITC_GUARDED_BY(lock_) = false;  // a thread may sleep on returns_
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
-  std::size_t moves_ MINITC_GUARDED_BY(lock_) = 0;
+  std::size_t moved_spans_ MINITC_GUARDED_BY(lock_) = 0;   // large spans with `moved` set
+  std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;  // of moves
 };
 
 }  // namespace minitc

@@ -37,7 +37,8 @@ constexpr bool legal(SpanState from, SpanState to) {
     case kSmall:
       return to == kFree;
     case kLarge:
-      return to == kFree || to == kReturned;  // kReturned: its pages were moved away
+      return to != kSmall &&
+             to != kLarge;  // kReturned: its pages were moved away; kReturning: it had moved ones
   }
   return false;
 }
@@ -55,9 +56,12 @@ struct Span {
   Span* prev = nullptr;
   Span* next = nullptr;
   SpanState state;
-  bool zero = false;             // in use: its pages were all zero when it was acquired
-  std::uint8_t cls = 0;          // small: the size class
+  bool zero = false;     // in use: its pages were all zero when it was acquired
+  bool moved = false;    // large: its pages came by Os::move, it may be a mapping of its own
+  std::uint8_t cls = 0;  // small: the size class
   std::uint32_t free_count = 0;  // small: objects in the span, that is bits set in `free`
+  // kReturning: the holder_number() of the thread that returns it.
+  std::uint32_t& returned_by() { return free_count; }
 
   // Small: a bit per object. `free`: the object is in the span and may be carved (class lock).
   // `home`: the object is in the central tier, in the span or in its class's store (atomic).

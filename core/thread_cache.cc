@@ -124,7 +124,7 @@ void ThreadCache::scavenge(unsigned cls) {
   const std::size_t slack = static_cast<std::size_t>(floor_[cls] - base_[cls]);
   if (slack != 0) spill_oldest(cls, slack);
   const std::size_t used = static_cast<std::size_t>(cursor_[cls] - base_[cls]);
-  if (slack != 0 && used * 4 <= capacity(cls)) {
+  if ((slack != 0 || used == 0) && used * 4 <= capacity(cls)) {
     set_capacity(cls, used == 0 ? 0 : capacity(cls) / 2);
   }
   floor_[cls] = base_[cls] + (used + 1) / 2;

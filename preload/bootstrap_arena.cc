@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <new>
 
 #include "core/base.h"
 #include "core/os.h"
@@ -17,54 +18,49 @@ struct alignas(16) Header {
   std::size_t bytes;
 };
 
-struct Extent {
-  char* start = nullptr;
-  std::size_t bytes = 0;
+// Lies at the beginning of the memory that it hands out. All zero it is the first one.
+struct alignas(Header) Extent {
+  std::size_t more = 0;  // bytes beyond kFirstBytes
   std::atomic<std::size_t> used{0};
   Extent* next = nullptr;
 
+  std::size_t bytes() const { return kFirstBytes + more - sizeof(Extent); }
+  char* start() { return reinterpret_cast<char*>(this + 1); }
   bool owns(const void* ptr) const {
     const std::uintptr_t offset =
-        reinterpret_cast<std::uintptr_t>(ptr) - reinterpret_cast<std::uintptr_t>(start);
-    return offset < bytes;
+        reinterpret_cast<std::uintptr_t>(ptr) - reinterpret_cast<std::uintptr_t>(this + 1);
+    return offset < bytes();
   }
 
   void* allocate(std::size_t wanted, std::size_t alignment) {
     std::size_t before = used.load(std::memory_order_relaxed);
     for (;;) {
-      const std::uintptr_t base = reinterpret_cast<std::uintptr_t>(start);
+      const std::uintptr_t base = reinterpret_cast<std::uintptr_t>(start());
       const std::size_t block = align_up(base + before + sizeof(Header), alignment) - base;
-      if (block > bytes || wanted > bytes - block) return nullptr;
+      if (block > bytes() || wanted > bytes() - block) return nullptr;
       const std::size_t after = align_up(block + wanted, alignof(Header));
       if (used.compare_exchange_weak(before, after, std::memory_order_relaxed)) {
-        reinterpret_cast<Header*>(start + block)[-1].bytes = wanted;
-        return start + block;
+        reinterpret_cast<Header*>(start() + block)[-1].bytes = wanted;
+        return start() + block;
       }
     }
   }
 };
 
-alignas(16) char first_block[kFirstBytes];
-Extent first_extent;
+struct FirstExtent {
+  Extent extent;
+  char rest[kFirstBytes - sizeof(Extent)];
+};
+constinit FirstExtent first{};
 std::atomic<Extent*> extensions{nullptr};
 
-// The static block can't name its own address in a constant before relocation.
-Extent& first() {
-  first_extent.start = first_block;
-  first_extent.bytes = sizeof(first_block);
-  return first_extent;
-}
-
-// The extent lies at the beginning of its own memory.
 Extent* extend(std::size_t bytes) {
   const std::size_t whole =
       align_up((bytes > kExtensionBytes ? bytes : kExtensionBytes) + sizeof(Extent), kPageBytes);
   void* const memory = reserve_from_kernel(whole);
   if (memory == nullptr) return nullptr;
   Extent* const extent = new (memory) Extent;
-  extent->start = static_cast<char*>(memory);
-  extent->bytes = whole;
-  extent->used.store(align_up(sizeof(Extent), alignof(Header)), std::memory_order_relaxed);
+  extent->more = whole - kFirstBytes;
   extent->next = extensions.load(std::memory_order_relaxed);
   while (!extensions.compare_exchange_weak(extent->next, extent, std::memory_order_release)) {
   }
@@ -72,7 +68,7 @@ Extent* extend(std::size_t bytes) {
 }
 
 Extent* owner_of(const void* ptr) {
-  if (first().owns(ptr)) return &first_extent;
+  if (first.extent.owns(ptr)) return &first.extent;
   for (Extent* e = extensions.load(std::memory_order_acquire); e != nullptr; e = e->next) {
     if (e->owns(ptr)) return e;
   }
@@ -85,7 +81,7 @@ void* bootstrap_allocate(std::size_t bytes, std::size_t alignment) {
   if (bytes == 0) bytes = 1;
   if (alignment < alignof(Header)) alignment = alignof(Header);
   if (bytes > PTRDIFF_MAX / 2 || alignment > PTRDIFF_MAX / 4) return nullptr;
-  if (void* const block = first().allocate(bytes, alignment); block != nullptr) return block;
+  if (void* const block = first.extent.allocate(bytes, alignment); block != nullptr) return block;
   for (Extent* e = extensions.load(std::memory_order_acquire); e != nullptr; e = e->next) {
     if (void* const block = e->allocate(bytes, alignment); block != nullptr) return block;
   }
@@ -105,7 +101,7 @@ bool bootstrap_owns(const void* ptr) { return owner_of(ptr) != nullptr; }
 
 void bootstrap_deallocate(void* ptr) {
   Extent* const extent = owner_of(ptr);
-  const std::size_t block = static_cast<std::size_t>(static_cast<char*>(ptr) - extent->start);
+  const std::size_t block = static_cast<std::size_t>(static_cast<char*>(ptr) - extent->start());
   std::size_t after = align_up(block + bootstrap_usable_size(ptr), alignof(Header));
   extent->used.compare_exchange_strong(after, block - sizeof(Header), std::memory_order_relaxed);
 }

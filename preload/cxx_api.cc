@@ -19,6 +19,12 @@
 namespace minitc {
 namespace {
 
+// The runtime's forms that catch what the forms below them throw.
+constexpr char kNothrow[] = "_ZnwmRKSt9nothrow_t";
+constexpr char kArrayNothrow[] = "_ZnamRKSt9nothrow_t";
+constexpr char kAlignedNothrow[] = "_ZnwmSt11align_val_tRKSt9nothrow_t";
+constexpr char kArrayAlignedNothrow[] = "_ZnamSt11align_val_tRKSt9nothrow_t";
+
 // The runtime's definition of `symbol`, or null.
 void* runtime_symbol(const char* symbol) {
   if (void* const next = dlsym(RTLD_NEXT, symbol); next != nullptr) return next;
@@ -45,20 +51,20 @@ MINITC_COLD void* new_slow(std::size_t bytes) {
   return runtime(bytes);
 }
 
-// Null if there is no runtime.
-MINITC_COLD void* call_runtime_nothrow(std::size_t bytes) {
+// Null if there is no runtime. `symbol`: of the single or the array form.
+MINITC_COLD void* call_runtime_nothrow(const char* symbol, std::size_t bytes) {
   using New = void* (*)(std::size_t, const std::nothrow_t&);
-  const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmRKSt9nothrow_t"));
+  const New runtime = reinterpret_cast<New>(runtime_symbol(symbol));
   return runtime == nullptr ? nullptr : runtime(bytes, std::nothrow_t());
 }
 
 MINITC_COLD void* new_nothrow_slow(std::size_t bytes) {
   void* const object = allocate_or_null(bytes);
-  return object != nullptr ? object : call_runtime_nothrow(bytes);
+  return object != nullptr ? object : call_runtime_nothrow(kNothrow, bytes);
 }
 
-// libstdc++ rounds the size up to a multiple of the alignment, to 0 if that overflows. A size near
-// SIZE_MAX is as hopeless if it is a little smaller.
+// The size to ask the runtime for when `bytes` were refused. libstdc++ rounds it up to a multiple
+// of the alignment, to 0 if that overflows: a size near SIZE_MAX is as hopeless a little smaller.
 std::size_t hopeless(std::size_t bytes, std::align_val_t alignment) {
   return std::min(bytes, PTRDIFF_MAX - static_cast<std::size_t>(alignment) / 2);
 }
@@ -71,27 +77,32 @@ MINITC_COLD void* new_aligned_failed(std::size_t bytes, std::align_val_t alignme
 }
 
 // Null if there is no runtime.
-MINITC_COLD void* call_runtime_aligned_nothrow(std::size_t bytes, std::align_val_t alignment) {
+MINITC_COLD void* call_runtime_nothrow(const char* symbol, std::size_t bytes,
+                                       std::align_val_t alignment) {
   using New = void* (*)(std::size_t, std::align_val_t, const std::nothrow_t&);
-  const New runtime = reinterpret_cast<New>(runtime_symbol("_ZnwmSt11align_val_tRKSt9nothrow_t"));
+  const New runtime = reinterpret_cast<New>(runtime_symbol(symbol));
   return runtime == nullptr ? nullptr
                             : runtime(hopeless(bytes, alignment), alignment, std::nothrow_t());
 }
 
-// The two base forms under names that no program replaces.
-[[gnu::alias("_Znwm"), gnu::visibility("hidden")]] void* own_new(std::size_t bytes);
-[[gnu::alias("_ZnwmSt11align_val_t"), gnu::visibility("hidden")]] void* own_new_aligned(
-    std::size_t bytes, std::align_val_t alignment);
+// Our own forms under names that no program replaces.
+#define MINITC_OWN(symbol) [[gnu::alias(symbol), gnu::visibility("hidden")]]
+MINITC_OWN("_Znwm") void* own_new(std::size_t bytes);
+MINITC_OWN("_Znam") void* own_new_array(std::size_t bytes);
+MINITC_OWN("_ZnwmSt11align_val_t")
+void* own_new_aligned(std::size_t bytes, std::align_val_t alignment);
+MINITC_OWN("_ZnamSt11align_val_t")
+void* own_new_array_aligned(std::size_t bytes, std::align_val_t alignment);
 
-// Whether the program has not replaced the forms that a nothrow form stands on:
-// [new.delete.single]. The addresses are those that the loader chose.
-bool new_is_ours() {
-  void* (*const single)(std::size_t) = ::operator new;
-  return single == own_new;
-}
-bool new_aligned_is_ours() {
-  void* (*const single)(std::size_t, std::align_val_t) = ::operator new;
-  return single == own_new_aligned;
+// Whether the program has not replaced the form that a nothrow form stands on. The addresses are
+// those that the loader chose.
+using New = void* (*)(std::size_t);
+using NewAligned = void* (*)(std::size_t, std::align_val_t);
+bool new_is_ours() { return static_cast<New>(::operator new) == own_new; }
+bool new_array_is_ours() { return static_cast<New>(::operator new[]) == own_new_array; }
+bool new_aligned_is_ours() { return static_cast<NewAligned>(::operator new) == own_new_aligned; }
+bool new_array_aligned_is_ours() {
+  return static_cast<NewAligned>(::operator new[]) == own_new_array_aligned;
 }
 
 }  // namespace
@@ -119,23 +130,27 @@ MINITC_EXPORT void* operator new[](std::size_t bytes, std::align_val_t alignment
 }
 
 MINITC_EXPORT void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  if (!new_is_ours()) return call_runtime_nothrow(bytes);
+  if (!new_is_ours()) return call_runtime_nothrow(kNothrow, bytes);
   return g_heap.allocate(bytes, new_nothrow_slow);
 }
 
 MINITC_EXPORT void* operator new(std::size_t bytes, std::align_val_t alignment,
                                  const std::nothrow_t&) noexcept {
-  if (!new_aligned_is_ours()) return call_runtime_aligned_nothrow(bytes, alignment);
+  if (!new_aligned_is_ours()) return call_runtime_nothrow(kAlignedNothrow, bytes, alignment);
   void* const object = allocate_aligned_or_null(static_cast<std::size_t>(alignment), bytes);
-  return object != nullptr ? object : call_runtime_aligned_nothrow(bytes, alignment);
+  return object != nullptr ? object : call_runtime_nothrow(kAlignedNothrow, bytes, alignment);
 }
 
 MINITC_EXPORT void* operator new[](std::size_t bytes, const std::nothrow_t& tag) noexcept {
+  if (!new_array_is_ours()) return call_runtime_nothrow(kArrayNothrow, bytes);
   return ::operator new(bytes, tag);
 }
 
 MINITC_EXPORT void* operator new[](std::size_t bytes, std::align_val_t alignment,
                                    const std::nothrow_t& tag) noexcept {
+  if (!new_array_aligned_is_ours()) {
+    return call_runtime_nothrow(kArrayAlignedNothrow, bytes, alignment);
+  }
   return ::operator new(bytes, alignment, tag);
 }
 

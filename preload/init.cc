@@ -26,6 +26,30 @@ bool report_at_exit = false;
 
 void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
 
+// glibc's fork takes the lock of stdio's list of streams after the handlers ran. Who holds that
+// lock may wait for a stream, and who holds a stream may wait for memory: it has to come before our
+// locks. It may be taken twice by one thread. Absent from other libcs.
+extern "C" {
+[[gnu::weak]] void _IO_list_lock();
+[[gnu::weak]] void _IO_list_unlock();
+[[gnu::weak]] void _IO_list_resetlock();
+}
+
+void before_fork() {
+  if (_IO_list_lock != nullptr) _IO_list_lock();
+  ForkHold::prepare(g_heap);
+}
+
+void after_fork_in_parent() {
+  ForkHold::parent(g_heap);
+  if (_IO_list_unlock != nullptr) _IO_list_unlock();
+}
+
+void after_fork_in_child() {
+  ForkHold::child(g_heap);
+  if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
+}
+
 }  // namespace
 
 // The heap starts at the first call that finds the process ready for it: this library relocated,
@@ -46,8 +70,7 @@ bool start_heap() {
   g_heap.open();
 
   // As early as can be: handlers registered later run their prepare before ours and the rest after.
-  pthread_atfork([] { ForkHold::prepare(g_heap); }, [] { ForkHold::parent(g_heap); },
-                 [] { ForkHold::child(g_heap); });
+  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
   report_at_exit = options.stats != 0;
   if (options.verbose != 0) {
     Text text;

@@ -77,8 +77,7 @@ FakeOs::Layout random_layout(Random& random) {
   return static_cast<FakeOs::Layout>(random.below(3));
 }
 
-// --- One thread
-// ----------------------------------------------------------------------------------------
+// --- One thread ---------------------------------------------------------------------------------
 
 class Model {
  public:
@@ -89,6 +88,8 @@ class Model {
         heap_(fake_.os(), random_options(random_)) {
     refusal_rate_ = random_.below(2) == 0 ? 0 : 2 + random_.below(30);
     fake_.drop_half_when_refused(random_.below(2) == 0);
+    const Move moves[] = {Move::kRefused, Move::kSourceLost, Move::kTargetLost};
+    fake_.failed_move_is(moves[random_.below(3)]);
   }
 
   // The first thing that went wrong, or nothing.
@@ -230,7 +231,8 @@ class Model {
   // Calls after which the bytes of free objects may be others: memory was given back or moved, or
   // free pages became metadata for want of any.
   std::size_t loud_calls() const {
-    return fake_.calls(OsCall::kDecommit) + fake_.calls(OsCall::kMove) + fake_.refused();
+    return fake_.calls(OsCall::kDecommit) + fake_.calls(OsCall::kMove) +
+           fake_.calls(OsCall::kRenew) + fake_.refused();
   }
   void forget_graves(const char* ptr, std::size_t bytes) {
     auto grave = graves_.lower_bound(const_cast<char*>(ptr));
@@ -298,8 +300,7 @@ TEST_CASE("model: a heap does what a plain record says, whatever the OS refuses"
   }
 }
 
-// --- Several threads
-// ------------------------------------------------------------------------------------
+// --- Several threads ----------------------------------------------------------------------------
 
 // Objects that wait to be taken over by another thread.
 struct Exchange {

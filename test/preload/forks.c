@@ -202,6 +202,74 @@ static void run_shell(void) {
   stop_disturbers();
 }
 
+// One thread flushes all streams, one allocates while it has a stream locked: glibc's fork takes
+// the lock of the list of streams, and must not wait for it with the allocator's locks in hand.
+static ssize_t read_lines(void* unused, char* buffer, size_t bytes) {
+  static size_t position;
+  (void)unused;
+  for (size_t i = 0; i < bytes; i++) buffer[i] = ++position % 400000 == 0 ? '\n' : 'x';
+  return (ssize_t)bytes;
+}
+
+static void* get_lines(void* unused) {
+  FILE* stream = fopencookie(NULL, "r", (cookie_io_functions_t){.read = read_lines});
+  while (!stop) {
+    char* line = NULL;
+    size_t bytes = 0;
+    CHECK(getline(&line, &bytes, stream) > 0);
+    free(line);
+  }
+  fclose(stream);
+  return unused;
+}
+
+static void* flush_streams(void* unused) {
+  while (!stop) fflush(NULL);
+  return unused;
+}
+
+static void while_streams_are_flushed(void) {
+  pthread_t getter;
+  pthread_t flusher;
+  CHECK(pthread_create(&getter, NULL, get_lines, NULL) == 0);
+  CHECK(pthread_create(&flusher, NULL, flush_streams, NULL) == 0);
+  for (time_t end = time(NULL) + 2; time(NULL) <= end;) {
+    pid_t child = fork_checked();
+    if (child == 0) _exit(0);
+    CHECK(child_succeeded(child));
+  }
+  stop = 1;
+  pthread_join(getter, NULL);
+  pthread_join(flusher, NULL);
+}
+
+// What another thread was giving back to the system at the moment of the fork is the child's.
+static void* free_and_trim(void* unused) {
+  while (!stop) {
+    void* volatile object = calloc(1, 32 << 20);
+    memset(object, 1, 32 << 20);
+    free(object);
+    malloc_trim(0);
+  }
+  return unused;
+}
+
+static void while_memory_is_returned(void) {
+  pthread_t trimmer;
+  CHECK(pthread_create(&trimmer, NULL, free_and_trim, NULL) == 0);
+  for (int i = 0; i < 100; i++) {
+    usleep(700);
+    pid_t child = fork_checked();
+    if (child == 0) {
+      malloc_trim(0);  // then all that is free is returned, and nothing under way
+      _exit(mallinfo2().keepcost == 0 ? 0 : 1);
+    }
+    CHECK(child_succeeded(child));
+  }
+  stop = 1;
+  pthread_join(trimmer, NULL);
+}
+
 // daemon() in a program with threads: the child goes on alone, and so do its own children.
 static void child_lives_on(void) {
   start_disturbers();
@@ -229,6 +297,8 @@ int main(int argc, char** argv) {
       {"spawn", spawn},
       {"open_pipe", open_pipe},
       {"run_shell", run_shell},
+      {"while_streams_are_flushed", while_streams_are_flushed},
+      {"while_memory_is_returned", while_memory_is_returned},
       {"child_lives_on", child_lives_on},
       {NULL, NULL},
   };

@@ -110,6 +110,41 @@ static void threads_at_the_limit(void) {
   churn(10);
 }
 
+// A block that shrinks is at least left as it is, for programs that do not expect a failure.
+static void shrinking_succeeds(void) {
+  unsigned char* big = malloc(20 * kMiB);
+  fill(big, 50000, 3);
+  void* list[13] = {NULL};
+  limit_growth(0);
+  for (int i = 0; i < 13; i++) take_all(&list[i], (size_t)200000 >> i);
+  unsigned char* less = realloc(big, 50000);
+  CHECK(less != NULL && is_filled(less, 50000, 3));
+  free(less);
+}
+
+static volatile int stop_trimming;
+
+static void* trim_again_and_again(void* unused) {
+  while (!stop_trimming) malloc_trim(0);
+  return unused;
+}
+
+// Memory that another thread is just giving back to the system is not gone.
+static void while_another_trims(void) {
+  pthread_t trimmer;
+  free(malloc(30 * kMiB));
+  CHECK(pthread_create(&trimmer, NULL, trim_again_and_again, NULL) == 0);
+  limit_growth(16 * kMiB);
+  for (int i = 0; i < 500; i++) {
+    char* volatile object = malloc(24 * kMiB);
+    CHECK(object != NULL);
+    memset(object, 1, 24 * kMiB);
+    free(object);
+  }
+  stop_trimming = 1;
+  pthread_join(trimmer, NULL);
+}
+
 // The limit is there before the first allocation, and lets next to nothing through.
 static void from_the_start(void) {
   limit_growth(kMiB / 4);
@@ -135,6 +170,8 @@ int main(int argc, char** argv) {
       {"large_objects", large_objects},
       {"another_size", another_size},
       {"threads_at_the_limit", threads_at_the_limit},
+      {"shrinking_succeeds", shrinking_succeeds},
+      {"while_another_trims", while_another_trims},
       {"from_the_start", from_the_start},
       {"few_descriptors", few_descriptors},
       {NULL, NULL},

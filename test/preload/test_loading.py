@@ -74,6 +74,12 @@ def test_own_operators_hold_for_libstdcxx(run_plain, build, case):
   assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("case", cases_of("own_arrays.cc"))
+def test_own_arrays(run_ok, build, case):
+  result = run_ok([build / "preload" / "own_arrays", case])
+  assert (result.stdout, result.stderr) == ("", "")
+
+
 def test_static_tls_of_thirty_libraries(run_ok, build, tmp_path):
   """About 1.6 KB is all that glibc leaves to libraries that are opened late; 30 use 960 bytes."""
   copies = [tmp_path / f"lib_{i}.so" for i in range(30)]

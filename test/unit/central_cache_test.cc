@@ -73,8 +73,7 @@ constexpr unsigned kClassLargest = kNumClasses - 1;  // one object in a span
 static_assert(kSizeClasses[kClass1024].objects <= 64 && kSizeClasses[kClass48].objects > 64);
 static_assert(kSizeClasses[kClassLargest].objects == 1);
 
-// --- Refill and spill
-// --------------------------------------------------------------------------------
+// --- Refill and spill ---------------------------------------------------------------------------
 
 TEST_CASE("central cache: a refill of each class gives distinct whole objects", "[I7][I8]") {
   for (unsigned cls = 1; cls < kNumClasses; ++cls) {
@@ -136,7 +135,7 @@ TEST_CASE("central cache: the bitmaps say what is where", "[I7][I8]") {
   CHECK(c.span_of(any)->free_count == per_span - taken);
 
   // In the store: home, not free.
-  const std::size_t some = std::min<std::size_t>(c.size().batch, taken / 2);
+  const std::size_t some = std::max<std::size_t>(taken / 8, 1);
   c.spill(Objects(objects.begin(), objects.begin() + static_cast<std::ptrdiff_t>(some)));
   CHECK(c.central.stats().stored == some);
   CHECK(c.free_bits(any) == per_span - taken);
@@ -153,16 +152,17 @@ TEST_CASE("central cache: the bitmaps say what is where", "[I7][I8]") {
 }
 
 TEST_CASE("central cache: a stored batch is handed out again as it is", "[I7]") {
-  OneClass c(kClass48);
-  const Objects objects = c.refill(64);
-  c.spill(objects);
+  OneClass c(kClass8);
+  const Objects objects = c.refill(400);
+  const Objects batch(objects.begin(), objects.begin() + 64);
+  c.spill(batch);
   CHECK(c.central.stats().stored == 64);
-  const Objects last(objects.begin() + 32, objects.end());
+  const Objects last(batch.begin() + 32, batch.end());
   CHECK(c.refill(32) == last);
   CHECK(c.home_bits(objects[0]) == c.free_bits(objects[0]) + 32);
   // The rest of the store first, then the spans.
   const Objects more = c.refill(40);
-  CHECK(std::equal(objects.begin(), objects.begin() + 32, more.begin()));
+  CHECK(std::equal(batch.begin(), batch.begin() + 32, more.begin()));
   CHECK(c.central.stats().stored == 0);
   c.t.check();
   c.spill(last);
@@ -173,13 +173,35 @@ TEST_CASE("central cache: a stored batch is handed out again as it is", "[I7]") 
 TEST_CASE("central cache: what the store has no room for goes into the spans", "[I7][I8]") {
   OneClass c(kClass1024);
   const std::size_t room = 2 * std::size_t{c.size().batch};
-  const Objects objects = c.refill(room + 6);
-  c.spill(Objects(objects.begin(), objects.end() - 6));
+  const Objects objects = c.refill(5 * room);
+  const auto part = [&](std::size_t from, std::size_t to) {
+    return Objects(objects.begin() + static_cast<std::ptrdiff_t>(from),
+                   objects.begin() + static_cast<std::ptrdiff_t>(to));
+  };
+  c.spill(part(0, room));
   CHECK(c.central.stats().stored == room);
   const std::size_t free = c.central.stats().free;
-  c.spill(Objects(objects.end() - 3, objects.end()));  // the others keep their span in use
+  c.spill(part(room, room + 3));  // their neighbours keep the span
   CHECK(c.central.stats().stored == room);
   CHECK(c.central.stats().free == free + 3);
+  c.t.check();
+}
+
+TEST_CASE("central cache: as less is in use the store holds less, and spans go back", "[I7][I8]") {
+  OneClass c(kClass1024);
+  const std::size_t batch = c.size().batch;
+  const Objects objects = c.refill(10 * batch);
+  std::size_t most = 0;
+  for (std::size_t done = 0; done < objects.size(); done += 4) {
+    c.central.spill(objects.data() + done, 4, Caller::kFree);
+    const std::size_t away = objects.size() - done - 4;
+    const CentralStats s = c.central.stats();
+    CHECK(s.objects - s.free - s.stored == away);
+    CHECK(s.stored <= kMinStored + (away + 4) / 4);
+    most = std::max(most, s.stored);
+  }
+  CHECK(most == 2 * batch);
+  CHECK(c.central.stats().spans <= kMinStored);
   c.t.check();
 }
 
@@ -273,8 +295,7 @@ TEST_CASE("central cache: no byte of a free object is changed, in the store or i
   }
 }
 
-// --- Bad pointers
-// --------------------------------------------------------------------------------------
+// --- Bad pointers -------------------------------------------------------------------------------
 
 std::string interior_text(const void* ptr, const void* object, std::size_t bytes) {
   return death("free(" + hex(ptr) + "): interior pointer: the object begins at " + hex(object) +
@@ -407,8 +428,7 @@ TEST_CASE("central cache: the self-check sees a bitmap that is wrong", "[I7][I8]
   }));
 }
 
-// --- Refusals
-// ------------------------------------------------------------------------------------------
+// --- Refusals -----------------------------------------------------------------------------------
 
 TEST_CASE("central cache: without memory a refill gives what there is, or nothing", "[I7]") {
   OneClass c(kClass1024);
@@ -472,8 +492,7 @@ TEST_CASE("central cache: without memory for a store, objects go into their span
   c.t.check();
 }
 
-// --- Threads
-// ---------------------------------------------------------------------------------------------
+// --- Threads ------------------------------------------------------------------------------------
 
 TEST_CASE("central cache: threads refill, spill each other's objects and trim at the same time",
           "[I7]") {

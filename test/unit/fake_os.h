@@ -28,8 +28,8 @@
 namespace minitc::test {
 
 // kMetadata: a reserve() through metadata_os().
-enum class OsCall : std::uint8_t { kReserve, kMetadata, kRelease, kDecommit, kMove };
-inline constexpr std::size_t kOsCalls = 5;
+enum class OsCall : std::uint8_t { kReserve, kMetadata, kRelease, kDecommit, kMove, kRenew };
+inline constexpr std::size_t kOsCalls = 6;
 inline constexpr std::size_t kAlways = SIZE_MAX / 2;
 
 class FakeOs {
@@ -57,6 +57,7 @@ class FakeOs {
             .release = release,
             .decommit = decommit,
             .move = move,
+            .renew = renew,
             .page_bytes = page_bytes_};
   }
   // The same with a region of its own, so that metadata does not come between chunks of pages.
@@ -66,7 +67,7 @@ class FakeOs {
     return os;
   }
 
-  // --- What is refused ---------------------------------------------------------------------------
+  // --- What is refused --------------------------------------------------------------------------
 
   // Refuses the `nth` call from now on (1 is the next) and those after it, `times` in all.
   void fail(OsCall call, std::size_t nth, std::size_t times = 1) { plan_of(call).set(nth, times); }
@@ -79,25 +80,28 @@ class FakeOs {
   }
   // Refuses requests for more pages than this at a time.
   void refuse_above(std::size_t bytes) { largest_ = bytes; }
+  // Refuses requests for so many bytes; 0: none.
+  void refuse_size(std::size_t bytes) { refused_size_ = bytes; }
   void stop_failing() {
     for (Plan& plan : plans_) plan.set(1, 0);
     any_.set(1, 0);
     one_in_ = 0;
     largest_ = SIZE_MAX;
+    refused_size_ = 0;
   }
   // A refused decommit has dropped the first half of the range before it gave up.
   void drop_half_when_refused(bool on) { drops_half_ = on; }
-  // A refused move has unmapped its target, which cannot be mapped again.
-  void lose_when_refused(bool on) { loses_ = on; }
+  // What becomes of a move that is to fail: kRefused unless set otherwise.
+  void failed_move_is(Move result) { failed_move_ = result; }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
 
-  // --- What happened -----------------------------------------------------------------------------
+  // --- What happened ----------------------------------------------------------------------------
 
   std::size_t calls(OsCall call) const { return plans_[static_cast<std::size_t>(call)].calls; }
   std::size_t calls() const { return any_.calls; }
   std::size_t refused() const { return refused_; }
-  // Of what was reserved and not released.
+  // Of what was reserved, and neither released nor lost.
   std::size_t mapped_bytes() const { return regions_[0].mapped; }
   std::size_t metadata_bytes() const { return regions_[1].mapped; }
   // Of pages whose release was refused.
@@ -145,7 +149,8 @@ class FakeOs {
       return p >= start && bytes <= kBytes && p <= start + (kBytes - bytes);
     }
 
-    static constexpr std::size_t kAlignment = std::size_t{1} << 20;
+    // Of one leaf of the page map, so that the first 2 GiB need one whatever the kernel does.
+    static constexpr std::size_t kAlignment = kPageBytes << kLeafShift;
     void* whole = nullptr;
   };
 
@@ -198,7 +203,9 @@ class FakeOs {
     const bool for_pages = call == OsCall::kReserve;
     if (for_pages) last_reserve_bytes_.store(bytes, std::memory_order_relaxed);
     if (refuses(call)) return nullptr;
-    if ((for_pages && bytes > largest_.load(std::memory_order_relaxed)) || bytes > Region::kBytes) {
+    const bool too_large =
+        (for_pages && bytes > largest_.load(std::memory_order_relaxed)) || bytes > Region::kBytes;
+    if (too_large || bytes == refused_size_.load(std::memory_order_relaxed)) {
       refused_.fetch_add(1, std::memory_order_relaxed);
       return nullptr;
     }
@@ -245,28 +252,50 @@ class FakeOs {
     const std::size_t dropped = !refused ? bytes
                                 : half   ? align_down(bytes / 2, self.page_bytes_)
                                          : 0;
-    if (dropped != 0) require(madvise(start, dropped, MADV_DONTNEED) == 0, "madvise fails");
+    if (dropped != 0) self.drop(start, dropped);
     if (!refused) self.decommitted_bytes_.fetch_add(bytes, std::memory_order_relaxed);
     if (void (*const hook)() = self.hook_.load(std::memory_order_relaxed); hook != nullptr) hook();
     return !refused;
   }
 
   // As mremap does it, but for the copy.
-  static Move move(void* from, void* to, std::size_t bytes) {
+  static Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
     FakeOs& self = *current_;
-    require(bytes != 0 && self.aligned(from, bytes) && self.aligned(to, bytes),
+    require(bytes != 0 && bytes <= to_bytes, "move: the target is too short");
+    require(self.aligned(from, bytes) && self.aligned(to, to_bytes),
             "move: not whole kernel pages");
-    require(self.in_a_region(from, bytes) && self.in_a_region(to, bytes), "move: not our memory");
+    require(self.in_a_region(from, bytes) && self.in_a_region(to, to_bytes),
+            "move: not our memory");
     const char* const a = static_cast<char*>(from);
     const char* const b = static_cast<char*>(to);
-    require(a + bytes <= b || b + bytes <= a, "move: the ranges overlap");
-    const bool refused = self.refuses(OsCall::kMove);
-    if (!refused) memcpy(to, from, bytes);
-    require(madvise(refused ? to : from, bytes, MADV_DONTNEED) == 0, "madvise fails");
-    if (!refused) return Move::kDone;
-    if (!self.loses_.load(std::memory_order_relaxed)) return Move::kRefused;
-    require(mprotect(to, bytes, PROT_NONE) == 0, "mprotect fails");
-    return Move::kLost;
+    require(a + bytes <= b || b + to_bytes <= a, "move: the ranges overlap");
+    const Move result = self.refuses(OsCall::kMove)
+                            ? self.failed_move_.load(std::memory_order_relaxed)
+                            : Move::kDone;
+    self.drop(to, to_bytes);
+    if (result == Move::kTargetLost) self.lose(to, to_bytes);
+    if (result == Move::kTargetLost || result == Move::kRefused) return result;
+    memcpy(to, from, bytes);
+    self.drop(from, bytes);
+    if (result == Move::kSourceLost) self.lose(from, bytes);
+    return result;
+  }
+
+  static bool renew(void* start, std::size_t bytes) {
+    FakeOs& self = *current_;
+    require(bytes != 0 && self.aligned(start, bytes), "renew: not whole kernel pages");
+    require(self.in_a_region(start, bytes), "renew: not our memory");
+    if (self.refuses(OsCall::kRenew)) return false;
+    self.drop(start, bytes);
+    return true;
+  }
+
+  void drop(void* start, std::size_t bytes) {
+    require(madvise(start, bytes, MADV_DONTNEED) == 0, "madvise fails");
+  }
+  void lose(void* start, std::size_t bytes) {
+    require(mprotect(start, bytes, PROT_NONE) == 0, "mprotect fails");
+    regions_[0].mapped.fetch_sub(bytes, std::memory_order_relaxed);
   }
 
   static inline FakeOs* current_ = nullptr;
@@ -279,8 +308,9 @@ class FakeOs {
   Counter one_in_{0};
   std::atomic<std::uint64_t> dice_{0};
   Counter largest_{SIZE_MAX};
+  Counter refused_size_{0};
   std::atomic<bool> drops_half_{false};
-  std::atomic<bool> loses_{false};
+  std::atomic<Move> failed_move_{Move::kRefused};
   std::atomic<void (*)()> hook_{nullptr};
   Counter refused_{0};
   Counter last_reserve_bytes_{0};

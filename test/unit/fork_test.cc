@@ -102,21 +102,63 @@ TEST_CASE("fork: a thread without a cache, and one past its cache, may fork", "[
   CHECK(heap_works(*heap));
 }
 
-TEST_CASE("fork: other threads wait until the parent's handler has run") {
+// Lets another thread prepare, then run `use` while the heap is held for fork; it must have to
+// wait.
+template <typename Prepare, typename Use>
+void check_that_it_waits(Heap& heap, Prepare prepare, Use use) {
+  std::atomic<int> stage{0};
+  std::thread other([&] {
+    prepare();
+    stage = 1;
+    while (stage == 1) std::this_thread::yield();
+    use();
+    stage = 3;
+  });
+  while (stage == 0) std::this_thread::yield();
+  ForkHold::prepare(heap);
+  stage = 2;
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  CHECK(stage == 2);
+  ForkHold::parent(heap);
+  other.join();
+  CHECK(stage == 3);
+}
+
+TEST_CASE("fork: each lock is held until the parent's handler has run") {
   FakeOs fake;
   TestHeap heap(fake.os());
-  ForkHold::prepare(*heap);
-  std::atomic<bool> done{false};
-  std::thread other([&] {
-    void* const object = heap->allocate(100);  // a cache, a span: all locks
-    done = true;
-    heap->deallocate(object);
-  });
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  CHECK_FALSE(done);
-  ForkHold::parent(*heap);
-  other.join();
-  CHECK(done);
+  void* objects[kFirstCachedObjects + 1] = {};
+  const auto nothing = [] {};
+  SECTION("that of the list of threads") {
+    check_that_it_waits(*heap, nothing, [&] {
+      Snapshot s;
+      Snapshot::take(*heap, s);
+    });
+  }
+  SECTION("that of a class") {
+    check_that_it_waits(
+        *heap, [&] { objects[0] = heap->allocate(48); }, [&] { heap->retire_cache(); });
+  }
+  SECTION("that of the page heap") {
+    check_that_it_waits(*heap, nothing, [&] { objects[0] = heap->allocate(kMaxSmall + 1); });
+  }
+  SECTION("that of the metadata") {
+    // The main thread's objects fill another's stack; one more, and it needs a longer array.
+    for (void*& object : objects) object = heap->allocate(48);
+    check_that_it_waits(
+        *heap,
+        [&] {
+          void* const own = heap->allocate(48);  // a stack, with one more object in it
+          for (std::size_t i = 0; i + 1 < kFirstCachedObjects; ++i) heap->deallocate(objects[i]);
+          objects[0] = own;
+        },
+        [&] { heap->deallocate(objects[kFirstCachedObjects]); });
+    for (std::size_t i = 1; i + 1 < kFirstCachedObjects; ++i) objects[i] = nullptr;
+    objects[kFirstCachedObjects] = nullptr;
+  }
+  for (void* const object : objects) heap->deallocate(object);
+  heap->check();
+  heap->check_caches();
 }
 
 TEST_CASE("fork: in the child the other threads' caches are dropped, and their budget is free",
@@ -145,6 +187,87 @@ TEST_CASE("fork: in the child the other threads' caches are dropped, and their b
   stop = true;
   for (std::thread& thread : threads) thread.join();
   heap->check_caches();
+}
+
+// A thread that is on its way to the OS when another forks.
+std::atomic<bool> hook_entered = false;
+std::atomic<bool> hook_may_leave = false;
+
+TEST_CASE("fork: pages that another thread was returning are not lost to the child", "[I4]") {
+  FakeOs fake;
+  TestHeap heap(fake.os());
+  heap->allocate(48);
+  heap->deallocate(heap->allocate(10 * kMaxSmall));
+  hook_entered = hook_may_leave = false;
+  fake.at_decommit([] {
+    hook_entered = true;
+    while (!hook_may_leave) std::this_thread::yield();
+  });
+  std::thread other([&] { heap->trim(); });
+  while (!hook_entered) std::this_thread::yield();
+  ForkHold::prepare(*heap);
+  CHECK(ending_of([&] {
+          static Snapshot s;
+          hook_may_leave = true;
+          ForkHold::child(*heap);
+          heap->trim();
+          Snapshot::take(*heap, s);
+          if (s.page_heap_free != 0) _exit(1);
+          fake.fail(test::OsCall::kReserve, 1, test::kAlways);
+          _exit(heap->allocate(10 * kMaxSmall) != nullptr ? 0 : 2);
+        }) == "exit 0: ");
+  ForkHold::parent(*heap);
+  hook_may_leave = true;
+  other.join();
+  fake.at_decommit(nullptr);
+  heap->check();
+}
+
+Heap* forking = nullptr;
+pid_t forked = -1;
+
+// As a signal handler that forks in the middle of a slow path: both sides come back to it.
+void fork_once() {
+  if (forked != -1) return;
+  ForkHold::prepare(*forking);
+  forked = fork();
+  if (forked == 0) {
+    ForkHold::child(*forking);
+  } else {
+    ForkHold::parent(*forking);
+  }
+}
+
+TEST_CASE("fork: in the middle of a slow path, both sides finish it", "[I4][I10]") {
+  const bool trims = GENERATE(false, true);
+  CAPTURE(trims);
+  FakeOs fake;
+  Options options;
+  options.free_bound = kPageBytes;
+  TestHeap heap(fake.os(), options);
+  CHECK(ending_of([&] {
+          static Snapshot s;
+          forking = &*heap;
+          forked = -1;
+          static void* objects[2000];
+          for (void*& object : objects) object = heap->allocate(1000);
+          fake.at_decommit(fork_once);
+          for (void* const object : objects) heap->deallocate(object);
+          if (trims) heap->trim();
+          fake.at_decommit(nullptr);
+          if (forked == -1) _exit(1);
+          heap->check();
+          heap->check_caches();
+          Snapshot::take(*heap, s);
+          if (s.threads != 1 || s.live != 0) _exit(2);
+          if (!heap_works(*heap)) _exit(3);
+          heap->trim();
+          Snapshot::take(*heap, s);
+          if (s.page_heap_free != 0) _exit(4);
+          int status = 0;
+          if (forked != 0) waitpid(forked, &status, 0);
+          _exit(status == 0 ? 0 : 5);
+        }) == "exit 0: ");
 }
 
 TEST_CASE("fork: children of a process whose threads are hard at work find all in order",

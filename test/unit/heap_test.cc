@@ -70,8 +70,7 @@ std::vector<std::size_t> interesting_sizes() {
   return sizes;
 }
 
-// --- Before there is a heap
-// ------------------------------------------------------------------------------
+// --- Before there is a heap ---------------------------------------------------------------------
 
 TEST_CASE("heap: until it is open the fast paths leave everything to the slow ones") {
   const auto heap = std::make_unique<Heap>();
@@ -96,8 +95,7 @@ TEST_CASE("heap: until it is open the fast paths leave everything to the slow on
   }
 }
 
-// --- Allocate and free
-// -------------------------------------------------------------------------------------
+// --- Allocate and free --------------------------------------------------------------------------
 
 TEST_CASE("heap: objects of every size are large enough, aligned, apart and freed again") {
   Fixture f;
@@ -227,8 +225,7 @@ TEST_CASE("heap: no byte of a freed object is changed, for any class and beyond"
   }
 }
 
-// --- Resize
-// --------------------------------------------------------------------------------------------------
+// --- Resize -------------------------------------------------------------------------------------
 
 TEST_CASE("heap: resizing keeps every usable byte, from any size to any other") {
   Fixture f;
@@ -352,17 +349,29 @@ TEST_CASE("heap: when the OS refuses to move pages they are copied") {
   CHECK(f.live() == 0);
 }
 
-TEST_CASE("heap: when a refused move loses its target the object is as it was") {
+TEST_CASE("heap: when a failed move loses its target the object is copied to another") {
   Hemmed f;
   f.fake.fail(OsCall::kMove, 1);
-  f.fake.lose_when_refused(true);
-  CHECK(f.heap->resize(f.object, 2 * Hemmed::kBytes) == nullptr);
-  CHECK(all_bytes_are(f.object, Hemmed::kBytes, 9));
+  f.fake.failed_move_is(Move::kTargetLost);
+  char* const copied = static_cast<char*>(f.heap->resize(f.object, 2 * Hemmed::kBytes));
+  REQUIRE(copied != nullptr);
+  CHECK(all_bytes_are(copied, Hemmed::kBytes, 9));
   f.check();
+  CHECK(f.wall_stands());
+}
+
+TEST_CASE("heap: when a move loses its source the object has arrived") {
+  Hemmed f;
+  f.fake.fail(OsCall::kMove, 1);
+  f.fake.failed_move_is(Move::kSourceLost);
   char* const moved = static_cast<char*>(f.heap->resize(f.object, 2 * Hemmed::kBytes));
   REQUIRE(moved != nullptr);
   CHECK(all_bytes_are(moved, Hemmed::kBytes, 9));
   CHECK(f.wall_stands());
+  f.heap->deallocate(moved);
+  f.heap->deallocate(f.wall);
+  f.check();
+  CHECK(f.live() == 0);
 }
 
 TEST_CASE("heap: an object whose resizing is refused is as it was") {
@@ -378,25 +387,41 @@ TEST_CASE("heap: an object whose resizing is refused is as it was") {
   f.check();
 }
 
-TEST_CASE("heap: shrinking without memory for metadata spoils no neighbour") {
-  // A hole of just the length that the object would be moved to, so that only the cut is refused.
-  constexpr std::size_t kPagesTo = 80;
-  Fixture f;
-  char* const object = f.filled(128 * kPageBytes, 1);
-  char* const hole = f.filled((kPagesTo + kPagesTo / 8) * kPageBytes, 2);
-  char* const wall = f.filled(128 * kPageBytes, 3);
-  f.heap->deallocate(hole);
-  f.fake.fail(OsCall::kReserve, 1, test::kAlways);
-  std::vector<char*> fillers;  // until neither spans nor metadata are to be had
-  while (char* const filler = f.allocate(kMaxSmall + 1)) fillers.push_back(filler);
-  char* const moved = static_cast<char*>(f.heap->resize(object, kPagesTo * kPageBytes));
-  CHECK(all_bytes_are(wall, 128 * kPageBytes, 3));
-  CHECK(all_bytes_are(moved != nullptr ? moved : object, kPagesTo * kPageBytes, 1));
-  f.check();
+TEST_CASE("heap: an object that shrinks stays where it is when nothing smaller is to be had") {
+  for (const std::size_t bytes : {std::size_t{1} << 20, kMaxSmall}) {
+    Fixture f;
+    char* const object = f.filled(bytes, 6);
+    f.fake.fail_any(1, test::kAlways);
+    while (f.allocate(100) != nullptr) {
+    }
+    CHECK(f.heap->resize(object, 90) == object);
+    CHECK(all_bytes_are(object, bytes, 6));
+    f.check();
+  }
 }
 
-// --- Bad pointers
-// ------------------------------------------------------------------------------------------------
+TEST_CASE("heap: an object that cannot be cut is copied to a shorter place, not moved", "[I6]") {
+  Fixture f;
+  constexpr std::size_t kPages = 128;  // all of the first chunk
+  constexpr std::size_t kLess = 80;
+  char* const object = f.filled(kPages * kPageBytes, 1);
+  // Large objects, each in a chunk of its length, until there is no metadata to describe one.
+  f.fake.refuse_size(kMetadataChunkBytes);
+  f.fake.refuse_above(kMaxSmall + kPageBytes);
+  while (f.allocate(kMaxSmall + 1) != nullptr) {
+  }
+  f.fake.stop_failing();
+  f.fake.fail(OsCall::kReserve, 1);  // what the cut needs; what a new place needs is to be had
+  char* const copied = static_cast<char*>(f.heap->resize(object, kLess * kPageBytes));
+  REQUIRE(copied != object);
+  CHECK(all_bytes_are(copied, kLess * kPageBytes, 1));
+  f.check();
+  // The pages behind it were never used.
+  char* const behind = static_cast<char*>(f.heap->allocate_zeroed(kPages * kPageBytes));
+  CHECK(all_zero(behind, kPages * kPageBytes));
+}
+
+// --- Bad pointers -------------------------------------------------------------------------------
 
 std::string foreign_text(const std::string& call, const void* ptr) {
   return death(call + "(" + hex(ptr) +
@@ -492,8 +517,7 @@ TEST_CASE("heap: without it they are found when they leave the thread cache", "[
   f.allocate(48);  // taken back, or the end of the test would find it
 }
 
-// --- Threads
-// -------------------------------------------------------------------------------------------------------
+// --- Threads ------------------------------------------------------------------------------------
 
 TEST_CASE("heap: a thread has a cache from its first small allocation to its end", "[I10]") {
   Fixture f;
@@ -592,22 +616,27 @@ TEST_CASE("heap: a thread cache without a budget holds nothing", "[I10]") {
   f.check();
 }
 
-// --- Signals
-// ---------------------------------------------------------------------------------------------------------
+// --- Signals ------------------------------------------------------------------------------------
 
 Heap* interrupted = nullptr;
-int interruptions = 0;
-int interruption_faults = 0;
+std::size_t interruptions = 0;
+std::size_t interruption_faults = 0;
+void* kept_by_interruptions[120] = {};
 
-// What a signal handler might do between any two instructions of a slow path.
+// What a signal handler might do between any two instructions of a slow path. It frees what earlier
+// ones allocated first, so that a stack that is full has more to take.
 void interrupt() {
+  static bool inside = false;
+  if (inside) return;
+  inside = true;
   ++interruptions;
-  void* objects[20];
-  for (std::size_t i = 0; i < 20; ++i) {
-    objects[i] = interrupted->allocate(1000 + 500 * i);
-    if (objects[i] == nullptr) ++interruption_faults;
+  std::size_t i = 0;
+  for (void* const object : kept_by_interruptions) interrupted->deallocate(object);
+  for (void*& object : kept_by_interruptions) {
+    object = interrupted->allocate(1000 + 500 * (i++ % 20));
+    if (object == nullptr) ++interruption_faults;
   }
-  for (void* const object : objects) interrupted->deallocate(object);
+  inside = false;
 }
 
 TEST_CASE("heap: whoever interrupts a slow path may allocate and free", "[I7][I9]") {
@@ -631,14 +660,17 @@ TEST_CASE("heap: whoever interrupts a slow path may allocate and free", "[I7][I9
   for (char* const object : objects) f.heap->deallocate(object);
   f.heap->trim();
   f.fake.at_decommit(nullptr);
+  for (void*& object : kept_by_interruptions) {
+    f.heap->deallocate(object);
+    object = nullptr;
+  }
   CHECK(interruptions > 10);
   CHECK(interruption_faults == 0);
   f.check();
   CHECK(f.live() == 0);
 }
 
-// --- Memory back to the OS
-// ---------------------------------------------------------------------------------------------
+// --- Memory back to the OS ----------------------------------------------------------------------
 
 TEST_CASE("heap: trim gives back what whole pages hold nothing any more", "[I6]") {
   Fixture f;
@@ -662,8 +694,7 @@ TEST_CASE("heap: trim gives back what whole pages hold nothing any more", "[I6]"
   f.check();
 }
 
-// --- Refusals
-// ------------------------------------------------------------------------------------------------------------
+// --- Refusals -----------------------------------------------------------------------------------
 
 TEST_CASE("heap: whichever call the OS refuses, nothing else changes", "[I4][I7]") {
   const std::size_t page_bytes = GENERATE(4096, 64 * 1024);
@@ -712,8 +743,7 @@ TEST_CASE("heap: whichever call the OS refuses, nothing else changes", "[I4][I7]
   CHECK(nth > 10);
 }
 
-// --- Everything at once
-// ------------------------------------------------------------------------------------------------------
+// --- Everything at once -------------------------------------------------------------------------
 
 TEST_CASE("heap: threads allocate, resize and free each other's objects while others look",
           "[I7]") {

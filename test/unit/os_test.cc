@@ -140,7 +140,7 @@ void replace_system_calls(std::initializer_list<Replaced> calls) {
 }
 
 // In a process of its own, since the first decommit of a process decides for all.
-TEST_CASE("os, alone: a kernel that only pretends to decommit is found out", "[.alone]") {
+TEST_CASE("alone: a kernel that only pretends to decommit is found out", "[.alone]") {
   const Os os = kernel_os();
   char* const memory = reserve(os, kBytes);
   memset(memory, 5, kBytes);
@@ -149,7 +149,7 @@ TEST_CASE("os, alone: a kernel that only pretends to decommit is found out", "[.
   CHECK_FALSE(os.decommit(memory, kBytes));
 }
 
-TEST_CASE("os, alone: a refusal does not decide what later calls find", "[.alone]") {
+TEST_CASE("alone: a refusal does not decide what later calls find", "[.alone]") {
   const Os os = kernel_os();
   char* const memory = reserve(os, kBytes);
   char* const unmapped_end = memory + kBytes / 2;
@@ -162,63 +162,101 @@ TEST_CASE("os, alone: a refusal does not decide what later calls find", "[.alone
 }
 
 TEST_CASE("os: decommit tells a kernel that keeps the contents from one that refused once") {
-  for (const char* const name : {"os, alone: a kernel that only pretends to decommit is found out",
-                                 "os, alone: a refusal does not decide what later calls find"}) {
+  for (const char* const name : {"alone: a kernel that only pretends to decommit is found out",
+                                 "alone: a refusal does not decide what later calls find"}) {
     CAPTURE(name);
-    CHECK(ending_of([name] {
-            dup2(STDERR_FILENO, STDOUT_FILENO);
-            execl("/proc/self/exe", "unit", name, static_cast<char*>(nullptr));
-          }).find("exit 0: ") == 0);
+    const std::string ending = ending_of([name] {
+      dup2(STDERR_FILENO, STDOUT_FILENO);
+      execl("/proc/self/exe", "unit", name, static_cast<char*>(nullptr));
+    });
+    CAPTURE(ending);
+    CHECK(ending.find("exit 0: ") == 0);
+    CHECK(ending.find("All tests passed") != std::string::npos);  // and not none
   }
 }
 
 TEST_CASE("os: moved pages arrive, what was there is gone, and zeros stay behind", "[I6]") {
   const Os os = kernel_os();
   char* const from = reserve(os, 3 * kBytes);
-  char* const to = reserve(os, 3 * kBytes);
+  char* const to = reserve(os, 4 * kBytes);
   memset(from, 5, 3 * kBytes);
-  memset(to, 6, 3 * kBytes);
+  memset(to, 6, 4 * kBytes);
   errno = 777;
-  const Move result = os.move(from + kBytes, to + kBytes, kBytes);
-  if (result == Move::kDone) {
-    CHECK(all_zero(from + kBytes, kBytes));
-    CHECK(all_bytes_are(to + kBytes, kBytes, 5));
-    memset(from + kBytes, 7, kBytes);  // still writable
-    CHECK(all_bytes_are(to + kBytes, kBytes, 5));
-  } else {  // before Linux 5.7
-    CHECK(result == Move::kRefused);
-    CHECK(all_bytes_are(from + kBytes, kBytes, 5));
-  }
+  REQUIRE(os.move(from + kBytes, kBytes, to + kBytes, 2 * kBytes) == Move::kDone);
   CHECK(errno == 777);
+  CHECK(all_zero(from + kBytes, kBytes));
+  CHECK(all_bytes_are(to + kBytes, kBytes, 5));
+  CHECK(all_zero(to + 2 * kBytes, kBytes));
+  memset(from + kBytes, 7, kBytes);  // still writable
+  memset(to + 2 * kBytes, 8, kBytes);
+  CHECK(all_bytes_are(to + kBytes, kBytes, 5));
   CHECK(all_bytes_are(from, kBytes, 5));
   CHECK(all_bytes_are(from + 2 * kBytes, kBytes, 5));
   CHECK(all_bytes_are(to, kBytes, 6));
-  CHECK(all_bytes_are(to + 2 * kBytes, kBytes, 6));
+  CHECK(all_bytes_are(to + 3 * kBytes, kBytes, 6));
   CHECK(os.release(from, 3 * kBytes));
-  CHECK(os.release(to, 3 * kBytes));
+  CHECK(os.release(to, 4 * kBytes));
 }
 
-TEST_CASE("os: a refused move leaves its source, and its target mapped if that can be") {
+TEST_CASE("os: pages that were moved can be moved again, with what follows them", "[I6]") {
+  const Os os = kernel_os();
+  char* const places[] = {reserve(os, kBytes), reserve(os, 2 * kBytes), reserve(os, 3 * kBytes),
+                          reserve(os, 4 * kBytes)};
+  memset(places[0], 5, kBytes);
+  for (std::size_t i = 1; i < 4; ++i) {
+    REQUIRE(os.move(places[i - 1], i * kBytes, places[i], (i + 1) * kBytes) == Move::kDone);
+    CHECK(all_bytes_are(places[i], i * kBytes, 5));
+    memset(places[i], 5, (i + 1) * kBytes);
+  }
+  for (std::size_t i = 0; i < 4; ++i) CHECK(os.release(places[i], (i + 1) * kBytes));
+}
+
+TEST_CASE("os: a move that fails says what it left of source and target") {
   const Os os = kernel_os();
   char* const from = reserve(os, kBytes);
-  char* const to = reserve(os, kBytes);
+  char* const to = reserve(os, 2 * kBytes);
   memset(from, 5, kBytes);
+  const auto ending_with = [&](std::initializer_list<Replaced> calls, bool unmaps, Move expected) {
+    return ending_of([&] {
+      replace_system_calls(calls);
+      if (unmaps) munmap(to, 2 * kBytes);  // as the kernel may do before it refuses
+      errno = 777;
+      if (os.move(from, kBytes, to, 2 * kBytes) != expected) _exit(1);
+      if (errno != 777 || !all_bytes_are(from, kBytes, 5)) _exit(2);
+      if (expected == Move::kRefused) memset(to, 7, 2 * kBytes);  // dies if it is not there
+      _exit(0);
+    });
+  };
+  CHECK(ending_with({{SYS_mremap, EINVAL}}, false, Move::kRefused) == "exit 0: ");
+  CHECK(ending_with({{SYS_mremap, ENOMEM}}, true, Move::kRefused) == "exit 0: ");
+  CHECK(ending_with({{SYS_mremap, ENOMEM}, {SYS_mmap, ENOMEM}}, true, Move::kTargetLost) ==
+        "exit 0: ");
+  // The pages went, and the hole they left cannot be filled.
   CHECK(ending_of([&] {
-          replace_system_calls({{SYS_mremap, EINVAL}});
-          munmap(to, kBytes);  // as the kernel may have done before it refused
-          errno = 777;
-          const Move result = os.move(from, to, kBytes);
-          const bool kept = errno == 777 && all_bytes_are(from, kBytes, 5);
-          memset(to, 7, kBytes);
-          _exit(result == Move::kRefused && kept ? 0 : 1);
-        }) == "exit 0: ");
-  CHECK(ending_of([&] {
-          replace_system_calls({{SYS_mremap, ENOMEM}, {SYS_mmap, ENOMEM}});
-          const Move result = os.move(from, to, kBytes);
-          _exit(result == Move::kLost && all_bytes_are(from, kBytes, 5) ? 0 : 1);
+          replace_system_calls({{SYS_mmap, ENOMEM}});
+          if (os.move(from, kBytes, to, 2 * kBytes) != Move::kSourceLost) _exit(1);
+          _exit(all_bytes_are(to, kBytes, 5) ? 0 : 2);
         }) == "exit 0: ");
   CHECK(os.release(from, kBytes));
-  CHECK(os.release(to, kBytes));
+  CHECK(os.release(to, 2 * kBytes));
+}
+
+TEST_CASE("os: a renewed range reads as zeros, its neighbours stay", "[I6]") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, 3 * kBytes);
+  memset(memory, 5, 3 * kBytes);
+  errno = 777;
+  REQUIRE(os.renew(memory + kBytes, kBytes));
+  CHECK(errno == 777);
+  CHECK(all_zero(memory + kBytes, kBytes));
+  memset(memory + kBytes, 6, kBytes);
+  CHECK(all_bytes_are(memory, kBytes, 5));
+  CHECK(all_bytes_are(memory + 2 * kBytes, kBytes, 5));
+  CHECK(ending_of([&] {
+          replace_system_calls({{SYS_mmap, ENOMEM}});
+          _exit(!os.renew(memory, kBytes) && all_bytes_are(memory, kBytes, 5) ? 0 : 1);
+        }) == "exit 0: ");
+  CHECK(os.release(memory, 3 * kBytes));
 }
 
 TEST_CASE("os: text is written whole") {

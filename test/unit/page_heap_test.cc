@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <vector>
 
 #include "test/unit/support.h"
@@ -12,6 +13,7 @@ namespace {
 
 using test::all_bytes_are;
 using test::all_zero;
+using test::ending_of;
 using test::FakeOs;
 using test::fill;
 using test::OsCall;
@@ -38,8 +40,7 @@ std::vector<Span*> row(Pages& p, std::initializer_list<std::size_t> lengths) {
   return spans;
 }
 
-// --- Growing and splitting
-// -------------------------------------------------------------------------
+// --- Growing and splitting ----------------------------------------------------------------------
 
 TEST_CASE("page heap: the first span is cut from a chunk, whose rest stays returned", "[I4]") {
   Pages p;
@@ -153,8 +154,7 @@ TEST_CASE("page heap: chunks with a hole between them stay apart", "[I4]") {
   CHECK(mapped(p) == 4 * kMinChunkPages);
 }
 
-// --- Best fit and coalescing
-// -------------------------------------------------------------------------
+// --- Best fit and coalescing --------------------------------------------------------------------
 
 TEST_CASE("page heap: the shortest free run that fits is taken", "[I3]") {
   Pages p;
@@ -250,8 +250,7 @@ TEST_CASE("page heap: when only free and returned pages together suffice, they a
   CHECK(p.adds_up());
 }
 
-// --- Alignment
-// -----------------------------------------------------------------------------------------
+// --- Alignment ----------------------------------------------------------------------------------
 
 TEST_CASE("page heap: spans are aligned, and what is cut off stays in the heap", "[I4]") {
   Pages p;
@@ -281,8 +280,7 @@ TEST_CASE("page heap: a run that is just long enough for any alignment does", "[
   CHECK(p.adds_up());
 }
 
-// --- Resizing in place
-// -----------------------------------------------------------------------------------
+// --- Resizing in place --------------------------------------------------------------------------
 
 TEST_CASE("page heap: a large span grows into what is free behind it, and no further", "[I4]") {
   const bool is_returned = GENERATE(false, true);
@@ -295,7 +293,7 @@ TEST_CASE("page heap: a large span grows into what is free behind it, and no fur
   CHECK(p.heap.resize_in_place(span, PageCount{7}));
   CHECK(span->length == PageCount{7});
   CHECK(p.map->span_at(span->start + PageCount{6}) == span);
-  CHECK(p.map->span_at(span->start + PageCount{3}) == nullptr);
+  for (std::size_t i = 1; i < 6; ++i) CHECK(p.map->span_at(span->start + PageCount{i}) == nullptr);
   CHECK(in_use(p) == 8);
   CHECK(p.heap.stats().large.value == 8);
   CHECK(p.heap.stats().large_count == 2);
@@ -352,15 +350,21 @@ TEST_CASE("page heap: resizing needs no metadata for whole runs and fails clean 
   CHECK(p.adds_up());
 }
 
-// --- Moving pages
-// ----------------------------------------------------------------------------------------
+// --- Moving pages -------------------------------------------------------------------------------
+
+bool move(Pages& p, Span* from, Span* to) {
+  bool lost = false;
+  const bool done = p.heap.move_pages(from, to, lost);
+  REQUIRE_FALSE((done && lost));
+  return done;
+}
 
 TEST_CASE("page heap: moved pages take their contents along and leave zeros", "[I6]") {
   Pages p;
   const auto r = row(p, {4, 1, 6, 1});
   const PageId from = r[0]->start;
   fill(r[0], 0x11);
-  CHECK(p.heap.move_pages(r[0], r[2]) == Move::kDone);
+  CHECK(move(p, r[0], r[2]));
   CHECK(all_bytes_are(r[2]->start.ptr(), PageCount{4}.bytes(), 0x11));
   CHECK(in_use(p) == 8);
   CHECK(p.heap.stats().large.value == 8);
@@ -374,45 +378,114 @@ TEST_CASE("page heap: moved pages take their contents along and leave zeros", "[
 }
 
 TEST_CASE("page heap: a refused move changes nothing but the target's contents") {
-  const bool is_lost = GENERATE(false, true);
   Pages p;
   const auto r = row(p, {4, 1, 6, 1});
   p.fake.fail(OsCall::kMove, 1);
-  p.fake.lose_when_refused(is_lost);
-  CHECK(p.heap.move_pages(r[0], r[2]) == (is_lost ? Move::kLost : Move::kRefused));
+  CHECK_FALSE(move(p, r[0], r[2]));
   CHECK(all_bytes_are(r[0]->start.ptr(), r[0]->length.bytes(), 0xab));
   CHECK(in_use(p) == 12);
   CHECK(p.heap.stats().large_count == 4);
   CHECK(p.adds_up());
+  CHECK(p.release(r[2]));
   CHECK(p.release(r[0]));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: addresses that a move loses are not the heap's any more", "[I4]") {
+  const bool loses_target = GENERATE(false, true);
+  CAPTURE(loses_target);
+  Pages p;
+  const auto r = row(p, {4, 1, 6, 1});
+  const PageId from = r[0]->start;
+  const PageId to = r[2]->start;
+  const PageId gone = loses_target ? to : from;
+  p.fake.fail(OsCall::kMove, 1);
+  p.fake.failed_move_is(loses_target ? Move::kTargetLost : Move::kSourceLost);
+  bool lost = false;
+  CHECK(p.heap.move_pages(r[0], r[2], lost) != loses_target);
+  CHECK(lost == loses_target);
+  CHECK(mapped(p) == kMinChunkPages - (loses_target ? 6 : 4));
+  CHECK(in_use(p) == (loses_target ? 6 : 8));
+  CHECK(p.heap.stats().large_count == 3);
+  CHECK(p.adds_up());
+  const PageId kept = loses_target ? from : to;
+  CHECK(all_bytes_are(kept.ptr(), PageCount{4}.bytes(), 0xab));
+  CHECK(p.heap.find(gone.ptr()).verdict == Verdict::kForeign);
+  CHECK(p.heap.find((gone + PageCount{3}).ptr()).verdict == Verdict::kForeign);
+
+  CHECK(p.heap.release_large(kept.ptr()).verdict == Verdict::kLive);
+  CHECK(p.release(r[1]));
+  CHECK(p.release(r[3]));
+  CHECK(p.adds_up());
 }
 
 TEST_CASE("page heap: what is not whole kernel pages is not moved") {
   Pages p(64 * 1024);
-  const auto r = row(p, {8, 8, 4, 8, 8, 8});
-  CHECK(p.heap.move_pages(r[3], r[0]) == Move::kRefused);  // does not start at one
-  CHECK(p.heap.move_pages(r[2], r[0]) == Move::kRefused);  // is half of one
-  CHECK(p.heap.move_pages(r[0], r[3]) == Move::kRefused);  // would not arrive at one
+  const auto r = row(p, {8, 16, 4, 4, 8, 8, 12, 4, 4, 16});
+  CHECK_FALSE(move(p, r[8], r[1]));  // half of one
+  CHECK_FALSE(move(p, r[4], r[6]));  // would be followed by half of one
+  Span* const crooked = r[6];        // ends in the middle of one
+  CHECK_FALSE(move(p, crooked, r[9]));
   CHECK(p.fake.calls(OsCall::kMove) == 0);
-  CHECK(p.heap.move_pages(r[0], r[1]) == Move::kDone);
+  CHECK(move(p, r[0], r[1]));
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: after so many moves there are no more, for the kernel's mappings' sake") {
+TEST_CASE("page heap: a span of moved pages is renewed when it is freed", "[I6]") {
+  const bool refused = GENERATE(false, true);
   Pages p;
-  std::size_t moved = 0;
-  for (; moved <= kMaxMoves; ++moved) {
-    Span* const from = p.large(1);
-    Span* const to = p.large(2);
-    if (p.heap.move_pages(from, to) != Move::kDone) break;
-    p.release(to);
-  }
-  CHECK(moved == kMaxMoves);
-  CHECK(p.fake.calls(OsCall::kMove) == kMaxMoves);
+  const auto r = row(p, {4, 1, 6, 1});
+  REQUIRE(move(p, r[0], r[2]));
+  const PageId start = r[2]->start;
+  fill(r[2], 0xcd);
+  if (refused) p.fake.fail(OsCall::kRenew, 1);
+  CHECK(p.release(r[2]));
+  CHECK(p.fake.calls(OsCall::kRenew) == 1);
+  CHECK(free_pages(p) == (refused ? 6 : 0));
+  CHECK(p.adds_up());
+  if (!refused) p.large(4);  // where the pages were before
+  Span* const again = p.large(6);
+  CHECK(again->start == start);
+  CHECK(again->zero != refused);
+  if (!refused) CHECK(all_zero(again->start.ptr(), again->length.bytes()));
+  CHECK(p.release(again));
+  CHECK(p.fake.calls(OsCall::kRenew) == 1);  // once is enough
 }
 
-// --- Return to the OS
-// --------------------------------------------------------------------------------------
+TEST_CASE("page heap: renewing a span of moved pages spares what was cut off it", "[I6]") {
+  const std::size_t kernel_page = GENERATE(4096, 16 * 1024, 64 * 1024);
+  CAPTURE(kernel_page);
+  Pages p(kernel_page);
+  const auto r = row(p, {8, 16, 8});
+  REQUIRE(move(p, r[0], r[1]));
+  Span* const span = r[1];
+  fill(span, 0xcd);
+  REQUIRE(p.heap.resize_in_place(span, PageCount{3}));
+  Span* const tail = p.large(13);
+  REQUIRE(tail->start == span->end());
+  fill(tail, 0xef);
+  CHECK(p.release(span));
+  CHECK(all_bytes_are(tail->start.ptr(), tail->length.bytes(), 0xef));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: only so many spans at a time are of moved pages, for the mappings' sake") {
+  Pages p;
+  std::vector<Span*> moved;
+  for (; moved.size() <= kMaxMoved; moved.push_back(p.large(2))) {
+    if (!moved.empty() && !move(p, p.large(1), moved.back())) break;
+  }
+  CHECK(p.fake.calls(OsCall::kMove) == kMaxMoved);
+  CHECK(moved.size() == kMaxMoved + 1);
+  p.release(moved[5]);
+  CHECK(move(p, p.large(1), moved.back()));
+  CHECK_FALSE(move(p, p.large(1), p.large(2)));
+  // One that moves on leaves its place to itself.
+  CHECK(p.fake.calls(OsCall::kMove) == kMaxMoved + 1);
+  CHECK(p.adds_up());
+}
+
+// --- Return to the OS ---------------------------------------------------------------------------
 
 TEST_CASE("page heap: free runs above the bound are returned at once and whole", "[I6]") {
   Pages p(4096, PageCount{64}.bytes());
@@ -577,11 +650,78 @@ TEST_CASE("page heap: while a run is on its way to the OS its neighbours leave i
     if (free_pages(*hooked) != 16) ++hook_faults;
     if (!hooked->adds_up()) ++hook_faults;
   });
-  CHECK(p.heap.trim() == PageCount{16}.bytes());
+  CHECK(p.heap.trim() == PageCount{8}.bytes());  // what was free when it began
   p.fake.at_decommit(nullptr);
+  CHECK(p.heap.trim() == PageCount{8}.bytes());
   CHECK(hook_faults == 0);
   CHECK(p.adds_up());
   CHECK(p.large(16)->start == start);
+}
+
+// Where a thread is held up on its way to the OS, and what another one does meanwhile.
+std::atomic<bool> hook_entered = false;
+std::atomic<bool> hook_may_leave = false;
+
+void wait_in_hook() {
+  hook_entered = true;
+  while (!hook_may_leave) std::this_thread::yield();
+}
+
+TEST_CASE("page heap: when the OS refuses, a run on its way there is waited for") {
+  Pages p;
+  const auto r = row(p, {60, 68});
+  p.release(r[0]);
+  hook_entered = hook_may_leave = false;
+  p.fake.at_decommit(wait_in_hook);
+  std::thread other([&p] { p.heap.trim(); });
+  while (!hook_entered) std::this_thread::yield();
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  std::thread opener([] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    hook_may_leave = true;
+  });
+  Span* const span = p.large(50);
+  CHECK(span != nullptr);
+  CHECK(hook_may_leave);
+  CHECK(p.large(50) == nullptr);
+  other.join();
+  opener.join();
+  p.fake.at_decommit(nullptr);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: nobody waits for a run that the very thread is returning") {
+  Pages p;
+  const auto r = row(p, {60, 68});
+  p.release(r[0]);
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  hooked = &p;
+  hook_faults = 0;
+  p.fake.at_decommit([] {  // as a signal handler that allocates
+    if (hooked->large(50) != nullptr) ++hook_faults;
+  });
+  CHECK(ending_of([&p] {
+          p.heap.trim();
+          _exit(hook_faults == 0 && p.adds_up() ? 0 : 1);
+        }) == "exit 0: ");
+  p.fake.at_decommit(nullptr);
+}
+
+TEST_CASE("page heap: when the OS refuses all, also to take memory back, there is an end") {
+  Pages p;
+  const auto r = row(p, {60, 68});
+  p.release(r[0]);
+  p.fake.fail_any(1, test::kAlways);
+  CHECK(ending_of([&p] {
+          if (p.large(60) == nullptr) _exit(1);  // there as it is
+          if (p.large(10) != nullptr || p.heap.acquire_small(1) != nullptr) _exit(2);
+          _exit(p.adds_up() ? 0 : 3);
+        }) == "exit 0: ");
+  p.release(r[1]);
+  CHECK(ending_of([&p] {
+          if (p.large(200) != nullptr || p.large(10, 256) != nullptr) _exit(1);
+          _exit(p.adds_up() ? 0 : 2);
+        }) == "exit 0: ");
 }
 
 // Acquires, writes, resizes, moves and releases at random; what is said to be zero must be.
@@ -618,7 +758,7 @@ TEST_CASE("page heap: what is said to be zero is zero, to the last byte", "[I6]"
       fill(span, 0xef);
     } else if (Span * target;
                random.below(4) == 0 && (target = p.large(span->length.value + 3)) != nullptr) {
-      if (p.heap.move_pages(span, target) == Move::kDone) {
+      if (move(p, span, target)) {
         spans.back() = target;
       } else {
         p.release(target);
@@ -633,8 +773,7 @@ TEST_CASE("page heap: what is said to be zero is zero, to the last byte", "[I6]"
   CHECK(zeros > 50);
 }
 
-// --- Bad pointers
-// ------------------------------------------------------------------------------------------
+// --- Bad pointers -------------------------------------------------------------------------------
 
 TEST_CASE("page heap: every pointer into a large object, beside it and into free pages is told") {
   Pages p(4096, 0, FakeOs::Layout::kHoles);
@@ -692,8 +831,7 @@ TEST_CASE("page heap: only the beginning of a live large object is released", "[
   CHECK(p.adds_up());
 }
 
-// --- Refusals
-// ------------------------------------------------------------------------------------------------
+// --- Refusals -----------------------------------------------------------------------------------
 
 // One use of everything. After each step the books must balance and no live span may have changed.
 class Everything {
@@ -760,7 +898,7 @@ class Everything {
   }
   void move(std::size_t i, std::size_t j) {
     if (spans[i] == nullptr || spans[j] == nullptr) return;
-    if (p.heap.move_pages(spans[i], spans[j]) == Move::kDone) {
+    if (minitc::move(p, spans[i], spans[j])) {
       if (!all_bytes_are(spans[j]->start.ptr(), kept[i], value(i))) ++faults;
       spans[i] = nullptr;
     }
@@ -862,8 +1000,7 @@ TEST_CASE("page heap: a request beyond all memory is refused", "[I4]") {
   CHECK(mapped(p) == 0);
 }
 
-// --- Threads
-// -------------------------------------------------------------------------------------------------
+// --- Threads ------------------------------------------------------------------------------------
 
 TEST_CASE("page heap: threads acquire, resize and release while others trim, look and count") {
   Pages p(4096, PageCount{64}.bytes());

@@ -28,8 +28,7 @@
 
 namespace minitc::test {
 
-// --- Dying
-// -----------------------------------------------------------------------------------------
+// --- Dying --------------------------------------------------------------------------------------
 
 // Runs `body` in a forked child and says how that ended: "SIGABRT: " or "exit 0: " and what the
 // child wrote to stderr. A child that hangs is ended by SIGALRM.
@@ -44,7 +43,7 @@ std::string ending_of(Body&& body) {
     for (const int number : {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE}) signal(number, SIG_DFL);
     const rlimit no_core{0, 0};
     setrlimit(RLIMIT_CORE, &no_core);
-    alarm(30);
+    alarm(20);
     dup2(ends[1], STDERR_FILENO);
     close(ends[0]);
     close(ends[1]);
@@ -81,8 +80,7 @@ bool check_fails(Body&& body) {
   return ending_of(body).rfind("SIGABRT: libminitc: internal error: ", 0) == 0;
 }
 
-// --- Memory
-// ------------------------------------------------------------------------------------------
+// --- Memory -------------------------------------------------------------------------------------
 
 inline bool all_bytes_are(const void* start, std::size_t bytes, unsigned char value) {
   const unsigned char* const p = static_cast<const unsigned char*>(start);
@@ -112,8 +110,7 @@ class Random {
   std::uint64_t state_;
 };
 
-// --- Threads
-// -----------------------------------------------------------------------------------------
+// --- Threads ------------------------------------------------------------------------------------
 
 // Each test program says this once. Reports read the cursors of other threads' caches while those
 // threads move them, and are approximate by contract (note 2 of docs/locks.md); that one race is
@@ -143,8 +140,7 @@ void in_threads(std::size_t count, Body body) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// --- Tiers
-// -------------------------------------------------------------------------------------------
+// --- Tiers --------------------------------------------------------------------------------------
 
 // Tier 3 and what it stands on, with one kernel for pages and one for metadata.
 struct Pages {
