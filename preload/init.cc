@@ -29,11 +29,13 @@ void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
 // glibc's fork takes the lock of stdio's list of streams after the handlers ran. Who holds that
 // lock may wait for a stream, and who holds a stream may wait for memory: it has to come before our
 // locks. It may be taken twice by one thread. Absent from other libcs.
+// NOLINTBEGIN(readability-identifier-naming): glibc's names
 extern "C" {
 [[gnu::weak]] void _IO_list_lock();
 [[gnu::weak]] void _IO_list_unlock();
 [[gnu::weak]] void _IO_list_resetlock();
 }
+// NOLINTEND(readability-identifier-naming)
 
 void before_fork() {
   if (_IO_list_lock != nullptr) _IO_list_lock();

@@ -22,7 +22,7 @@ LAYERS = [
     "span",
     "page_map run_index",
     "page_heap",
-    "central_cache",
+    "central_cache page_return",
     "thread_cache",
     "heap",
     "stats fork",
