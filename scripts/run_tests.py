@@ -194,6 +194,8 @@ def main():
     os.environ["TEST_LIB"] = os.path.abspath(args.lib)
   # Halting makes the report the last thing in the output, and the exit status tell.
   os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
+  # Its shadow of memory that was mapped for a short time only is dropped at this size.
+  os.environ.setdefault("TSAN_OPTIONS", "memory_limit_mb=4000")
 
   groups = {}
   for entry in args.catch:

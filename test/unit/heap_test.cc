@@ -360,6 +360,24 @@ TEST_CASE("heap: when a failed move loses its target the object is copied to ano
   CHECK(f.wall_stands());
 }
 
+TEST_CASE("heap: when there is no other either the object is as it was") {
+  Hemmed f;
+  f.fake.fail(OsCall::kMove, 1);
+  f.fake.failed_move_is(Move::kTargetLost);
+  f.fake.fail(OsCall::kReserve, 2, test::kAlways);
+  const std::size_t live = f.live();
+  CHECK(f.heap->resize(f.object, 2 * Hemmed::kBytes) == nullptr);
+  CHECK(f.fake.calls(OsCall::kMove) == 1);
+  CHECK(f.live() == live);
+  CHECK(all_bytes_are(f.object, Hemmed::kBytes, 9));
+  f.check();
+  f.fake.stop_failing();
+  char* const moved = static_cast<char*>(f.heap->resize(f.object, 2 * Hemmed::kBytes));
+  REQUIRE(moved != nullptr);
+  CHECK(all_bytes_are(moved, Hemmed::kBytes, 9));
+  CHECK(f.wall_stands());
+}
+
 TEST_CASE("heap: when a move loses its source the object has arrived") {
   Hemmed f;
   f.fake.fail(OsCall::kMove, 1);
