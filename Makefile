@@ -29,7 +29,8 @@ LINK_FLAGS := -shared -static-libgcc -pthread -Wl,-soname,libminitc.so \
               -Wl,--gc-sections -Wl,--as-needed
 
 CORE     := $(wildcard core/*.cc)
-LIB_OBJ  := $(patsubst %.cc,$(BUILD)/lib/%.o,$(CORE) $(wildcard preload/*.cc))
+LIB_BUILD ?= $(BUILD)/lib
+LIB_OBJ  := $(patsubst %.cc,$(LIB_BUILD)/%.o,$(CORE) $(wildcard preload/*.cc))
 
 .PHONY: all
 all: $(LIB)
@@ -38,15 +39,20 @@ $(LIB): $(LIB_OBJ) preload/exports.map
 	@echo '  build $@'
 	$(Q)$(LINK) $(LINK_FLAGS) $(LDFLAGS) $(LIB_OBJ) -o $@
 
-$(BUILD)/lib/%.o: %.cc Makefile
+$(LIB_BUILD)/%.o: %.cc Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
 	$(Q)$(CXX) $(LIB_FLAGS) $(CXXFLAGS) -c $< -o $@
 
-# The same library with every MINITC_ASSERT in it: build/debug/libminitc.so.
+# The same library with every MINITC_ASSERT in it, and the whole-program tests on it.
+DEBUG_LIB := $(BUILD)/debug/libminitc.so
 .PHONY: debug
 debug:
-	$(MAKE) BUILD=$(BUILD)/debug LIB=$(BUILD)/debug/libminitc.so CXXFLAGS='-O1 -g -DMINITC_DEBUG'
+	@scripts/need.sh $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory -j$(shell nproc) LIB=$(DEBUG_LIB) LIB_BUILD=$(BUILD)/debug/lib \
+	  CXXFLAGS='-O1 -g -DMINITC_DEBUG' all programs
+	@scripts/run_tests.py $(BUILD) --lib $(DEBUG_LIB) $(if $(ONLY),--only '$(ONLY)') \
+	  --pytest test/misuse test/preload test/stress
 
 # --- Run it --------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
   std::size_t from_store;
   std::size_t n;
   {
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     from_store = std::min(count, stored_);
     stored_ -= from_store;
     void* const* const store = store_.load(std::memory_order_relaxed);
@@ -32,7 +32,7 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
   while (n < count) {
     Span* const span = new_span();
     if (span == nullptr) break;
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     ++spans_;
     free_objects_ += span->free_count;
     n += carve_locked(span, out + n, count - n);
@@ -47,7 +47,7 @@ void CentralCache::spill(void* const* objects, std::size_t count, Caller caller)
   if (store == nullptr) store = make_store();
   SpanList empties;
   {
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     const std::size_t room = store == nullptr ? 0 : store_room_locked();
     if (stored_ + count <= room) {
       memcpy(store + stored_, objects, count * sizeof(void*));
@@ -66,7 +66,7 @@ void CentralCache::spill(void* const* objects, std::size_t count, Caller caller)
 void CentralCache::trim() {
   SpanList empties;
   {
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     send_home_locked(store_.load(std::memory_order_relaxed), stored_, empties);
     stored_ = 0;
   }
@@ -82,7 +82,7 @@ Finding CentralCache::find(const void* ptr) const {
 }
 
 CentralStats CentralCache::stats() {
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   return {.spans = spans_,
           .objects = spans_ * size_class().objects,
           .free = free_objects_,
@@ -290,7 +290,11 @@ void CentralCache::send_home_locked(void* const* objects, std::size_t count, Spa
 // --- Self-check --------------------------------------------------------------------------------
 
 void CentralCache::check() {
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
+  check_locked();
+}
+
+std::size_t CentralCache::check_locked() const {
   void* const* const store = store_.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < stored_; ++i) {
     const Place place = place_of(store[i]);
@@ -299,6 +303,7 @@ void CentralCache::check() {
     MINITC_CHECK((place.span->home_word(place.index) & mask) != 0);  // I7
     MINITC_CHECK((place.span->free_word(place.index) & mask) == 0);  // I7
   }
+  std::size_t seen = stored_;
   std::size_t free = 0;
   for (std::size_t list = 0; list < kLists; ++list) {
     MINITC_CHECK(lists_[list].empty() == ((occupied_ >> list & 1) == 0));  // I8
@@ -312,9 +317,11 @@ void CentralCache::check() {
       MINITC_CHECK(count == span->free_count);                                // I8
       MINITC_CHECK(static_cast<std::size_t>(std::bit_width(count)) == list);  // I8
       free += count;
+      seen += span->words();
     }
   }
   MINITC_CHECK(free == free_objects_);  // I8
+  return seen;
 }
 
 }  // namespace minitc

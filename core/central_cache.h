@@ -56,6 +56,8 @@ class alignas(64) CentralCache {
   CentralStats stats() MINITC_EXCLUDES(lock_);
   // Dies if an invariant does not hold. Slow.
   void check() MINITC_EXCLUDES(lock_);
+  // The same; how many words and objects were looked at.
+  std::size_t check_locked() const MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kCentral>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 

@@ -190,7 +190,7 @@ ThreadCache* Heap::adopt_cache() {
     return nullptr;
   }
   {
-    const LockGuard guard(threads_lock_);
+    const LockGuard guard(threads_lock_, *this);
     cache->next = threads_;
     if (threads_ != nullptr) threads_->prev = cache;
     threads_ = cache;
@@ -210,7 +210,7 @@ void Heap::retire_cache() {
   if (cache == nullptr) return;
   cache->flush();
   {
-    const LockGuard guard(threads_lock_);
+    const LockGuard guard(threads_lock_, *this);
     (cache->prev != nullptr ? cache->prev->next : threads_) = cache->next;
     if (cache->next != nullptr) cache->next->prev = cache->prev;
   }
@@ -234,13 +234,25 @@ void Heap::check() {
 }
 
 void Heap::check_caches() {
-  const LockGuard guard(threads_lock_);
+  const LockGuard guard(threads_lock_, *this);
   std::ptrdiff_t bytes = share_.budget_bytes.load(std::memory_order_relaxed);
   for (const ThreadCache* cache = threads_; cache != nullptr; cache = cache->next) {
     cache->check();
     bytes += static_cast<std::ptrdiff_t>(cache->capacity_bytes());
   }
   MINITC_CHECK(bytes == cache_total_bytes_);  // I10
+}
+
+// Of other threads' caches only the links: their owners change the rest without the lock.
+std::size_t Heap::check_locked() const {
+  std::size_t seen = 0;
+  const ThreadCache* last = nullptr;
+  for (const ThreadCache* cache = threads_; cache != nullptr; cache = cache->next) {
+    MINITC_CHECK(cache->prev == last);
+    last = cache;
+    ++seen;
+  }
+  return seen;
 }
 
 }  // namespace minitc

@@ -114,6 +114,8 @@ class Heap {
   void check();
   // The same for tier 1, while no other thread uses the heap.
   void check_caches();
+  // Dies if the list of caches is broken; how many there are.
+  std::size_t check_locked() const MINITC_REQUIRES(threads_lock_);
 
  private:
   friend class ForkHold;

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "core/base.h"
@@ -74,9 +75,23 @@ class MINITC_CAPABILITY("mutex") RankedLock {
     give_up();
   }
 
+  // Debug builds, before each release: owner.check_locked() dies if an invariant of what the lock
+  // guards does not hold, and returns how many things it looked at. A walk over n of them is due
+  // again n / kWalkShare releases later, so that walks do not take longer the more there is. True.
+  template <typename Owner>
+  bool walk_if_due(const Owner& owner) {
+    if (until_walk_ != 0) {
+      --until_walk_;
+    } else {
+      until_walk_ = static_cast<std::uint32_t>(owner.check_locked() / kWalkShare);
+    }
+    return true;
+  }
+
  private:
   static constexpr unsigned kBit = static_cast<unsigned>(R);
   static constexpr int kSpins = 64;
+  static constexpr std::size_t kWalkShare = 8;
   static constexpr std::uint32_t kNobodyWaits = 0;
   static constexpr std::uint32_t kOthersWait = 1;
 
@@ -109,20 +124,35 @@ class MINITC_CAPABILITY("mutex") RankedLock {
   }
 
   std::atomic<std::uint32_t> word_{0};
-  std::uint32_t depth_ = 0;  // holder only: lock() calls while held for fork
-  bool for_fork_ = false;    // holder only
+  std::uint32_t depth_ = 0;       // holder only: lock() calls while held for fork
+  bool for_fork_ = false;         // holder only
+  std::uint32_t until_walk_ = 0;  // holder only: releases without a walk
 };
 
-template <LockRank R>
+// For a lock that guards nothing with invariants of its own.
+struct Unchecked {
+  std::size_t check_locked() const { return 0; }
+};
+inline constexpr Unchecked kUnchecked;
+
+// Holds `lock` for a scope. `owner` has what it guards.
+template <LockRank R, typename Owner = Unchecked>
 class MINITC_SCOPED_CAPABILITY LockGuard {
  public:
-  explicit LockGuard(RankedLock<R>& lock) MINITC_ACQUIRE(lock) : lock_(lock) { lock_.lock(); }
-  ~LockGuard() MINITC_RELEASE() { lock_.unlock(); }
+  explicit LockGuard(RankedLock<R>& lock, const Owner& owner = kUnchecked) MINITC_ACQUIRE(lock)
+      : lock_(lock), owner_(owner) {
+    lock_.lock();
+  }
+  ~LockGuard() MINITC_RELEASE() {
+    MINITC_ASSERT(lock_.walk_if_due(owner_));
+    lock_.unlock();
+  }
   LockGuard(const LockGuard&) = delete;
   LockGuard& operator=(const LockGuard&) = delete;
 
  private:
   RankedLock<R>& lock_;
+  [[maybe_unused]] const Owner& owner_;  // debug builds
 };
 
 }  // namespace minitc

@@ -5,8 +5,8 @@ namespace minitc {
 void* MetadataArena::allocate_block(unsigned shift) {
   MINITC_ASSERT(shift >= kMinShift && shift <= kMaxShift);
   const std::size_t bytes = std::size_t{1} << shift;
-  const std::size_t alignment = bytes < 64 ? bytes : 64;
-  const LockGuard guard(lock_);
+  const std::size_t alignment = alignment_of(shift);
+  const LockGuard guard(lock_, *this);
 
   if (FreeBlock* const block = free_[shift]; block != nullptr) {
     free_[shift] = block->next;
@@ -28,7 +28,7 @@ void* MetadataArena::allocate_block(unsigned shift) {
 }
 
 void MetadataArena::donate(void* memory, std::size_t bytes) {
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   cursor_ = static_cast<char*>(memory);
   limit_ = cursor_ + bytes;
   reserved_bytes_.fetch_add(bytes, std::memory_order_relaxed);
@@ -36,8 +36,20 @@ void MetadataArena::donate(void* memory, std::size_t bytes) {
 
 void MetadataArena::deallocate_block(void* block, unsigned shift) {
   MINITC_ASSERT(shift >= kMinShift && shift <= kMaxShift);
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   free_[shift] = new (block) FreeBlock{free_[shift]};
+}
+
+std::size_t MetadataArena::check_locked() const {
+  MINITC_CHECK(cursor_ <= limit_);
+  std::size_t seen = 0;
+  for (unsigned shift = kMinShift; shift <= kMaxShift; ++shift) {
+    for (const FreeBlock* block = free_[shift]; block != nullptr; block = block->next) {
+      MINITC_CHECK((reinterpret_cast<std::uintptr_t>(block) & (alignment_of(shift) - 1)) == 0);
+      ++seen;
+    }
+  }
+  return seen;
 }
 
 }  // namespace minitc

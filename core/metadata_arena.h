@@ -52,12 +52,19 @@ class MetadataArena {
   // Bytes taken from the OS or donated.
   std::size_t reserved_bytes() const { return reserved_bytes_.load(std::memory_order_relaxed); }
 
+  // Dies if a free block is not aligned as blocks of its size are; how many there are.
+  std::size_t check_locked() const MINITC_REQUIRES(lock_);
+
   RankedLock<LockRank::kMetadata>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
  private:
   struct FreeBlock {
     FreeBlock* next;
   };
+
+  static constexpr std::size_t alignment_of(unsigned shift) {
+    return std::size_t{1} << (shift < 6 ? shift : 6);
+  }
 
   RankedLock<LockRank::kMetadata> lock_;
   const Os* os_ = nullptr;

@@ -21,7 +21,7 @@ Span* PageHeap::acquire(PageCount pages, PageCount alignment, SpanState state, F
     std::uint32_t seen;
     bool others_return;
     {
-      const LockGuard guard(lock_);
+      const LockGuard guard(lock_, *this);
       if (Span* const span = take_locked(pages, alignment); span != nullptr) {
         put_in_use_locked(span, state);
         finish(span);
@@ -61,7 +61,7 @@ Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
 void PageHeap::release_small(Span* span) {
   bool excess;
   {
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     map_->clear_small(span);
     map_->set_ends(span);
     put_back_locked(span, SpanState::kFree);
@@ -74,7 +74,7 @@ Finding PageHeap::release_large(void* ptr) {
   bool excess = false;
   Span* moved = nullptr;
   {
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     Span* const span = map_->span_at(PageId::of(ptr));
     if (span == nullptr || span->state != SpanState::kLarge || span->start.ptr() != ptr) {
       return find_locked(ptr);
@@ -97,7 +97,7 @@ Finding PageHeap::release_large(void* ptr) {
   }
   if (moved != nullptr) {  // its own mapping goes, so that mappings do not add up
     const bool renewed = os_->renew(moved->start.ptr(), moved->length.bytes());
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     end_return_locked(moved, renewed);
   }
   if (excess) return_excess(/*all=*/false);
@@ -111,7 +111,7 @@ bool PageHeap::resize_in_place(Span* span, PageCount pages) {
 bool PageHeap::shrink(Span* span, PageCount pages) {
   bool excess;
   {
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     Span* const tail = split_locked(span, pages);
     if (tail == nullptr) return false;
     stats_.large -= tail->length;
@@ -125,7 +125,7 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
 // A span of moved pages stays the one mapping that it is, so that it can be moved again.
 bool PageHeap::extend(Span* span, PageCount pages) {
   if (span->moved) return false;
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   const PageCount extra = pages - span->length;
   Span* const next = map_->span_at(span->end());
   if (next == nullptr || !next->is_free() || next->length < extra) return false;
@@ -155,13 +155,13 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
       (os_->page_bytes - 1);
   lost = false;
   {
-    const LockGuard guard(lock_);
+    const LockGuard guard(lock_, *this);
     if (misaligned != 0 || moved_spans_ == kMaxMoved || lost_targets_ == kMaxLost) return false;
   }
   // Both spans are the caller's.
   const Move result =
       os_->move(from->start.ptr(), from->length.bytes(), to->start.ptr(), to->length.bytes());
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   switch (result) {
     case Move::kRefused:
       return false;
@@ -188,17 +188,17 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
 }
 
 bool PageHeap::feed_arena() {
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   return feed_arena_locked();
 }
 
 Finding PageHeap::find(const void* ptr) {
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   return find_locked(ptr);
 }
 
 PageHeapStats PageHeap::stats() {
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
   PageHeapStats stats = stats_;
   stats.free = free_.pages() + returning_;
   stats.returned = returned_.pages();
@@ -355,7 +355,7 @@ void PageHeap::drop_locked(Span* span) {
 
 // --- Self-check --------------------------------------------------------------------------------
 
-void PageHeap::check_run_locked(const Span* run, SpanState state) {
+void PageHeap::check_run_locked(const Span* run, SpanState state) const {
   MINITC_CHECK(run->state == state);                          // I3
   MINITC_CHECK(map_->span_at(run->start) == run);             // I4
   MINITC_CHECK(map_->span_at(run->end() - kOnePage) == run);  // I4
@@ -366,19 +366,27 @@ void PageHeap::check_run_locked(const Span* run, SpanState state) {
 }
 
 void PageHeap::check() {
-  const LockGuard guard(lock_);
+  const LockGuard guard(lock_, *this);
+  check_locked();
+}
+
+std::size_t PageHeap::check_locked() const {
+  std::size_t seen = 0;
   PageCount free;
   PageCount returned;
   free_.for_each([&](const Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     check_run_locked(run, SpanState::kFree);
     free += run->length;
+    ++seen;
   });
   returned_.for_each([&](const Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     check_run_locked(run, SpanState::kReturned);
     returned += run->length;
+    ++seen;
   });
   MINITC_CHECK(free == free_.pages() && returned == returned_.pages());         // I3
   MINITC_CHECK(stats_.mapped == stats_.in_use + free + returned + returning_);  // I4
+  return seen;
 }
 
 }  // namespace minitc

@@ -76,6 +76,8 @@ class PageHeap {
   PageHeapStats stats() MINITC_EXCLUDES(lock_);
   // Dies if an invariant does not hold. Slow.
   void check() MINITC_EXCLUDES(lock_);
+  // The same; how many runs were looked at.
+  std::size_t check_locked() const MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kPageHeap>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
@@ -105,7 +107,7 @@ class PageHeap {
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
   PageCount return_excess(bool all) MINITC_EXCLUDES(lock_);
-  void check_run_locked(const Span* run, SpanState state) MINITC_REQUIRES(lock_);
+  void check_run_locked(const Span* run, SpanState state) const MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kPageHeap> lock_;
 

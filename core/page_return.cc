@@ -86,7 +86,7 @@ PageCount PageHeap::return_excess(bool all) {
   for (bool first = true;; first = false) {
     Span* run;
     {
-      const LockGuard guard(lock_);
+      const LockGuard guard(lock_, *this);
       if (!all && decommit_pause_ != 0) {
         --decommit_pause_;
         return done;
@@ -98,7 +98,7 @@ PageCount PageHeap::return_excess(bool all) {
     }
     const bool returned = os_->decommit(run->start.ptr(), run->length.bytes());
     {
-      const LockGuard guard(lock_);
+      const LockGuard guard(lock_, *this);
       if (returned) {
         done += run->length;
         ++stats_.returned_calls;

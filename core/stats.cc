@@ -5,7 +5,7 @@ namespace minitc {
 void Snapshot::take(Heap& heap, Snapshot& out) {
   out = {};
   {
-    const LockGuard guard(heap.threads_lock_);
+    const LockGuard guard(heap.threads_lock_, heap);
     for (const ThreadCache* c = heap.threads_; c != nullptr; c = c->next) {
       ++out.threads;
       for (unsigned cls = 1; cls < kNumClasses; ++cls) {

@@ -100,6 +100,42 @@ TEST_CASE("lock: taking a lower or an equal rank is caught", "[I1]") {
   }));
 }
 
+// Guards something that is looked through `walks` times, and is whole up to `whole` times.
+struct Walked {
+  std::size_t check_locked() const {
+    ++walks;
+    MINITC_CHECK(walks <= whole);
+    return things;
+  }
+  mutable std::size_t walks = 0;
+  std::size_t things = 0;
+  std::size_t whole = 1000;
+};
+
+TEST_CASE("lock: a debug build walks through what it guards at every release of a few things") {
+  Central lock;
+  Walked owner{.things = 7};
+  for (std::size_t i = 1; i <= 10; ++i) {
+    { const LockGuard guard(lock, owner); }
+    CHECK(owner.walks == i);
+  }
+}
+
+TEST_CASE("lock: and at every n / 8th release of n things") {
+  Central lock;
+  Walked owner{.things = 800};
+  for (int i = 0; i < 303; ++i) const LockGuard guard(lock, owner);
+  CHECK(owner.walks == 3);  // the 1st, the 102nd and the 203rd
+}
+
+TEST_CASE("lock: what is broken is noticed at the release") {
+  Central lock;
+  CHECK(check_fails([&] {
+    const Walked owner{.whole = 2};
+    for (int i = 0; i < 3; ++i) const LockGuard guard(lock, owner);
+  }));
+}
+
 TEST_CASE("lock: the thread knows whether it is in a critical section") {
   Central central;
   PageHeapLock pages;
