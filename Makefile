@@ -60,7 +60,7 @@ debug:
 RUN_PACKAGES   := python3 sqlite3
 TEST_PACKAGES  := $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
                   binutils strace libcap2-bin procps
-CHECK_PACKAGES := python3 binutils clang clang-tidy clang-format libclang-rt-dev
+CHECK_PACKAGES := python3 python3-pytest binutils clang clang-tidy clang-format libclang-rt-dev
 
 .PHONY: run
 run: $(LIB)
@@ -146,7 +146,8 @@ test: $(LIB)
 	@$(MAKE) --no-print-directory -j$(shell nproc) unit programs
 	@scripts/run_tests.py $(BUILD) --lib $(LIB) $(if $(ONLY),--only '$(ONLY)') \
 	  $(foreach b,$(UNIT_BIN),--catch $(notdir $(b))=$(b)) \
-	  --pytest test/misuse test/preload test/stress
+	  --pytest test/misuse test/preload test/stress \
+	  --last compatibility='scripts/check_compatibility.py --ran'
 
 # --- Checks --------------------------------------------------------------------------------------
 
@@ -159,6 +160,7 @@ check: $(LIB)
 	  fastpath='scripts/check_fastpath.py $(LIB) test/golden/fastpath.txt' \
 	  headers='scripts/check_headers.sh' \
 	  invariants='scripts/check_invariants.py' \
+	  compatibility='scripts/check_compatibility.py' \
 	  style='scripts/check_style.py' \
 	  tidy='scripts/check_tidy.sh'
 

@@ -2,12 +2,14 @@
 """Runs all groups of tests and ends with one line: N passed, N failed.
 
 Usage: run_tests.py BUILD_DIR [--catch NAME=PROGRAM]... [--pytest DIR]... [--lib LIB]
-                    [--only PATTERN] [--group-seconds N]
+                    [--only PATTERN] [--group-seconds N] [--last NAME=COMMAND]
 
 A group is a Catch2 program or a folder for pytest. A crash, a sanitizer's report and a group that
 runs no test at all are failures; a skipped test is named with its reason and is not counted as
 passed. --only runs one group (by name), the tests whose name contains PATTERN, or, written as
-[tag], the Catch2 tests with that tag. Results are left in BUILD_DIR/results.
+[tag], the Catch2 tests with that tag. Results are left in BUILD_DIR/results. --last names a command
+that looks at them after all other groups: it gets that folder as its last argument and counts as
+one test. With --only, when there is not everything to look at, it does not run.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -164,6 +167,16 @@ def run_pytest(folder, results, only, seconds):
   return group
 
 
+def run_last(name, command, results, seconds):
+  group = Group(name)
+  status, output = run([*shlex.split(command), str(results)], seconds)
+  if status == 0:
+    group.passed = 1
+  else:
+    group.fail(name, tail(output))
+  return group
+
+
 def show(group, seconds):
   if not group.passed and not group.failures:
     group.fail("no tests", f"{group.name} ran no test")
@@ -184,6 +197,7 @@ def main():
   parser.add_argument("--pytest", nargs="+", action="extend", default=[], metavar="DIR")
   parser.add_argument("--lib", help="the library under test: TEST_LIB for the programs")
   parser.add_argument("--only", metavar="PATTERN")
+  parser.add_argument("--last", metavar="NAME=COMMAND")
   parser.add_argument("--group-seconds", type=int, default=1800, metavar="N")
   args = parser.parse_args()
 
@@ -207,6 +221,11 @@ def main():
   for folder in args.pytest:
     groups[pathlib.PurePath(folder).name] = lambda folder=folder: run_pytest(
         folder, results, args.only, args.group_seconds)
+  if args.last and not args.only:
+    for old in results.glob("*.xml"):  # of a group that is no more
+      old.unlink()
+    name, _, command = args.last.partition("=")
+    groups[name] = lambda: run_last(name, command, results, args.group_seconds)
   chosen = [args.only] if args.only in groups else list(groups)
 
   passed = failed = 0
