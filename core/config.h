@@ -36,7 +36,7 @@ inline constexpr std::size_t kLeafShift = 18;
 // One size class of one thread: at most this many objects and this many bytes, but at least two
 // objects, so that a malloc/free pair of a big class stays in the thread.
 inline constexpr std::size_t kMaxCachedObjects = 2048;
-inline constexpr std::size_t kMaxCachedBytes = 256 * 1024;
+inline constexpr std::size_t kMaxCachedBytes = 512 * 1024;
 inline constexpr std::size_t kMinCachedObjects = 2;
 // First capacity of a class in a thread: a short-lived thread wants a few objects of many classes.
 inline constexpr std::size_t kFirstCachedObjects = 4;

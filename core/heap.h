@@ -66,7 +66,9 @@ class Heap {
     const unsigned cls = kClassOfSlot[slot];
     if (cache.is_empty(cls)) [[unlikely]]
       return slow(bytes);
-    return cache.pop(cls);
+    void* const object = cache.pop(cls);
+    if (object == nullptr) __builtin_unreachable();
+    return object;
   }
   // Frees the object at `ptr`, or leaves it to slow(ptr).
   template <typename Slow>

@@ -79,7 +79,7 @@ class MINITC_CAPABILITY("mutex") RankedLock {
   // guards does not hold, and returns how many things it looked at. A walk over n of them is due
   // again n / kWalkShare releases later, so that walks do not take longer the more there is. True.
   template <typename Owner>
-  bool walk_if_due(const Owner& owner) {
+  bool walk_if_due(const Owner& owner) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     if (until_walk_ != 0) {
       --until_walk_;
     } else {

@@ -58,6 +58,29 @@ MINITC_COLD void* calloc_slow(std::size_t bytes) {
   return or_enomem(g_heap.allocate_zeroed(bytes));
 }
 
+// Clears the `bytes` (at least 1) of an object and returns it. A few stores, which may overlap,
+// cost half of a call.
+MINITC_HOT void* clear(char* object, std::size_t bytes) {
+  struct Block {  // of 16 bytes, at any address
+    [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] typedef long long Zeros;
+  };
+  const auto clear_16_at = [&](std::size_t offset) {
+    *reinterpret_cast<Block::Zeros*>(object + offset) = Block::Zeros{};
+  };
+  if (bytes > 32) {
+    if (bytes > 64) return __builtin_memset(object, 0, bytes);
+    clear_16_at(0);
+    clear_16_at(16);
+    clear_16_at(bytes - 32);
+    clear_16_at(bytes - 16);
+    return object;
+  }
+  if (bytes <= 8) return __builtin_memset(object, 0, 8);
+  clear_16_at(0);
+  if (bytes > 16) clear_16_at(bytes - 16);
+  return object;
+}
+
 // As realloc().
 void* resize(void* ptr, std::size_t bytes) {
   if (ptr == nullptr) return g_heap.allocate(bytes, malloc_slow);
@@ -124,9 +147,8 @@ void free_aligned_sized(void* ptr, std::size_t alignment, std::size_t bytes) noe
 MINITC_EXPORT void* calloc(std::size_t count, std::size_t size) noexcept {
   std::size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) bytes = SIZE_MAX;
-  if (bytes > kMaxSmall) return calloc_slow(bytes);
   void* const object = g_heap.allocate(bytes, [](std::size_t) -> void* { return nullptr; });
-  return object == nullptr ? calloc_slow(bytes) : __builtin_memset(object, 0, bytes);
+  return object == nullptr ? calloc_slow(bytes) : clear(static_cast<char*>(object), bytes);
 }
 
 // --- realloc ------------------------------------------------------------------------------------
