@@ -135,8 +135,19 @@ $(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
 	@echo '  build $@'
 	$(Q)g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 
+# The benchmark's programs are built as any program is, so without -fno-builtin the compiler could
+# leave allocations out.
+BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -fno-builtin -pthread
+BENCH_DIR   := $(BUILD)/test/bench
+BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc))
+
+$(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h Makefile
+	@mkdir -p $(@D)
+	@echo '  build $@'
+	$(Q)g++ -std=c++20 $(BENCH_FLAGS) $< -o $@
+
 .PHONY: programs unit
-programs: $(PROGRAMS) $(PLUGINS)
+programs: $(PROGRAMS) $(PLUGINS) $(BENCHES)
 unit: $(UNIT_BIN)
 
 # The packages first: the programs do not compile without Catch2. Then one make that may use all cores.
@@ -163,6 +174,22 @@ check: $(LIB)
 	  compatibility='scripts/check_compatibility.py' \
 	  style='scripts/check_style.py' \
 	  tidy='scripts/check_tidy.sh'
+
+# --- Benchmark ------------------------------------------------------------------------------------
+
+# make bench-instructions BENCH=pattern runs some workloads, PEERS=name=path,… adds contestants.
+BENCH    ?=
+PEERS    ?=
+PEER_PACKAGES  := libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
+BENCH_PACKAGES := python3 binutils $(PEER_PACKAGES)
+BENCH_ARGS = --lib $(LIB) --programs $(BENCH_DIR) --only '$(BENCH)' --peers '$(PEERS)'
+
+.PHONY: bench-programs bench-instructions
+bench-programs: $(BENCHES)
+
+bench-instructions: $(LIB) bench-programs
+	@scripts/need.sh $(BENCH_PACKAGES) valgrind
+	@scripts/bench_instructions.py $(BENCH_ARGS) --json $(BUILD)/bench-instructions.json
 
 # --- Install -------------------------------------------------------------------------------------
 
