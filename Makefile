@@ -139,12 +139,16 @@ $(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
 # leave allocations out.
 BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -fno-builtin -pthread
 BENCH_DIR   := $(BUILD)/test/bench
-BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc))
+BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc)) $(BENCH_DIR)/measure
 
 $(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
 	$(Q)g++ -std=c++20 $(BENCH_FLAGS) $< -o $@
+$(BENCH_DIR)/measure: test/bench/measure.c Makefile
+	@mkdir -p $(@D)
+	@echo '  build $@'
+	$(Q)gcc -std=gnu11 $(BENCH_FLAGS) -static $< -o $@
 
 .PHONY: programs unit
 programs: $(PROGRAMS) $(PLUGINS) $(BENCHES)
@@ -177,19 +181,29 @@ check: $(LIB)
 
 # --- Benchmark ------------------------------------------------------------------------------------
 
-# make bench-instructions BENCH=pattern runs some workloads, PEERS=name=path,… adds contestants.
+# make bench BENCH=pattern runs some workloads, PEERS=name=path,… adds contestants, N=10 repeats more,
+# THREADS=1,2,4,8,16 sets the numbers of threads.
 BENCH    ?=
 PEERS    ?=
+N        ?=
+THREADS  ?=
 PEER_PACKAGES  := libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0
-BENCH_PACKAGES := python3 binutils $(PEER_PACKAGES)
+BENCH_PACKAGES := $(RUN_PACKAGES) $(PEER_PACKAGES) bc binutils gnuplot-nox perl redis-server \
+                  redis-tools xz-utils
 BENCH_ARGS = --lib $(LIB) --programs $(BENCH_DIR) --only '$(BENCH)' --peers '$(PEERS)'
 
-.PHONY: bench-programs bench-instructions
+.PHONY: bench bench-quick bench-instructions bench-programs
 bench-programs: $(BENCHES)
 
+bench bench-quick: $(LIB) bench-programs
+	@scripts/need.sh $(BENCH_PACKAGES)
+	@scripts/bench.py $(BENCH_ARGS) --out $(BUILD)/$@ $(if $(N),-n '$(N)') \
+	  --threads '$(THREADS)' $(if $(findstring quick,$@),--quick)
+
 bench-instructions: $(LIB) bench-programs
-	@scripts/need.sh $(BENCH_PACKAGES) valgrind
-	@scripts/bench_instructions.py $(BENCH_ARGS) --json $(BUILD)/bench-instructions.json
+	@scripts/need.sh python3 binutils valgrind $(PEER_PACKAGES)
+	@mkdir -p $(BUILD)/$@
+	@scripts/bench_instructions.py $(BENCH_ARGS) --json $(BUILD)/$@/result.json
 
 # --- Install -------------------------------------------------------------------------------------
 

@@ -59,6 +59,15 @@ def check_library(name, path):
     raise BadInput(f"{name}: {path} cannot be preloaded: {loaded.stderr.strip()}")
 
 
+def libc_path():
+  """The path of the libc that programs here run on."""
+  with open("/proc/self/maps", encoding="utf-8") as maps:
+    found = re.search(r"\s(/\S*/libc\.so\.6)$", maps.read(), re.MULTILINE)
+  if found is None:
+    raise BadInput("glibc: no libc.so.6 is mapped into this python3")
+  return found.group(1)
+
+
 def find_packaged(name):
   for folder in LIBRARY_FOLDERS:
     for path in sorted(glob.glob(f"{folder}/{PACKAGED[name]}")):

@@ -23,11 +23,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROWS = 200_000
 GROUPS = 500
 
-WORKLOAD = f"""
+
+def workload(rows):
+  """SQL for the sqlite3 shell."""
+  return f"""
 .bail on
 CREATE TABLE item(id INTEGER PRIMARY KEY, grp INTEGER, name TEXT, price INTEGER);
 INSERT INTO item SELECT value, value * 7919 % {GROUPS}, printf('item %d of group %d', value,
-  value * 7919 % {GROUPS}), value * 31 % 10007 FROM generate_series(1, {ROWS});
+  value * 7919 % {GROUPS}), value * 31 % 10007 FROM generate_series(1, {rows});
 CREATE INDEX item_by_group ON item(grp, price);
 CREATE INDEX item_by_name ON item(name);
 CREATE TABLE summary AS SELECT grp, count(*) AS n, sum(price) AS price, group_concat(name) AS names
@@ -153,7 +156,7 @@ def run_workload(options):
     return 127
   with tempfile.TemporaryFile() as script, tempfile.TemporaryFile() as out, \
       tempfile.TemporaryFile() as err:
-    script.write(WORKLOAD.encode())
+    script.write(workload(ROWS).encode())
     script.seek(0)
     status, cost = run([sqlite, "-batch", "-init", os.devnull, ":memory:"], options.lib,
                        stdin=script, stdout=out, stderr=err)

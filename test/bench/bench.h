@@ -5,6 +5,7 @@
 // It ends with status 0 and lines NAME=VALUE on stdout, or with status 1 or 2 and a reason on
 // stderr. The value of "checksum" depends on the options alone too.
 #pragma once
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 
@@ -28,7 +29,7 @@ inline void check(bool holds, const char* what) {
   }
 }
 
-// Options are --name=VALUE. --scale=F multiplies the defaults that are asked for with scaled().
+// Options are --name=VALUE. --scale=F multiplies those that are asked for with scaled().
 class Options {
  public:
   Options(int argc, char** argv) : argc_(argc), argv_(argv) { scale_ = number("scale", 1.0); }
@@ -48,8 +49,8 @@ class Options {
 
   // An amount of work. It is never scaled to nothing.
   std::uint64_t scaled(const char* name, std::uint64_t otherwise) {
-    const auto value = static_cast<std::uint64_t>(static_cast<double>(otherwise) * scale_);
-    return whole(name, value == 0 ? 1 : value);
+    const auto amount = static_cast<double>(whole(name, otherwise));
+    return std::max(static_cast<std::uint64_t>(amount * scale_), std::uint64_t{1});
   }
 
   std::size_t threads(std::uint64_t otherwise) {
