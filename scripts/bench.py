@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 import time
 
@@ -39,8 +40,10 @@ def parse_arguments():
   parser.add_argument("--threads", default="", metavar="N,…",
                       help="numbers of threads, for the workloads that run with several")
   args = parser.parse_args()
-  args.n = args.n or (QUICK_REPETITIONS if args.quick else REPETITIONS)
-  args.scale = args.scale or (QUICK_SCALE if args.quick else 1.0)
+  if args.n is None:
+    args.n = QUICK_REPETITIONS if args.quick else REPETITIONS
+  if args.scale is None:
+    args.scale = QUICK_SCALE if args.quick else 1.0
   if not 1 <= args.n <= 1000 or not 0 < args.scale <= 1000:
     parser.error("-n must be 1 to 1000, --scale above 0 and up to 1000")
   try:
@@ -92,16 +95,16 @@ def machine(args, contestants):
   }
 
 
-def write(args, result):
-  """Writes all files; gives the text of the tables."""
+def report(args, result):
+  """Writes the files and prints the tables. The chart comes last: it is the least."""
   text = bench_report.tables(result)
   (args.out / "result.md").write_text(text, encoding="utf-8")
   for path in filter(None, (args.out / "result.json", args.json)):
     with open(path, "w", encoding="utf-8") as file:
       json.dump(result, file, indent=1)
       file.write("\n")
+  print(text, flush=True)
   bench_report.chart(result, args.out / "chart.svg")
-  return text
 
 
 def main():
@@ -125,8 +128,8 @@ def main():
       result["workloads"].append({"name": workload.name, "is_probe": workload.is_probe,
                                   "runs": runs})
       print(f"  {time.monotonic() - begin:.1f} s", file=sys.stderr, flush=True)
-    print(write(args, result))
-  except (BadInput, OSError) as problem:
+    report(args, result)
+  except (BadInput, OSError, subprocess.SubprocessError) as problem:
     print(f"bench.py: {problem}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:

@@ -3,6 +3,7 @@ import math
 import shutil
 import statistics
 import subprocess
+import sys
 
 from bench_contestants import OURS
 
@@ -217,7 +218,10 @@ def panel(title, workloads, cost, names):
 def chart(result, path):
   """An SVG: a row for each workload, a dot for each contestant; 1 is the best."""
   workloads = [w for w in result["workloads"] if not w["is_probe"] and any(w["runs"].values())]
-  if not workloads or shutil.which("gnuplot") is None:
+  if not workloads:
+    return
+  if shutil.which("gnuplot") is None:
+    print("no chart: gnuplot is not installed", file=sys.stderr)
     return
   # Ours last, in front of the others.
   names = sorted(result["machine"]["contestants"], key=lambda name: name == OURS)

@@ -14,6 +14,7 @@ constexpr std::uint32_t kLeastBits = 18, kMostBits = 25;
 struct Block {
   std::uint64_t* words = nullptr;
   std::size_t size = 0;  // in bytes; a multiple of a word
+  std::uint64_t mark = 0;
 };
 
 std::atomic<std::uint64_t> g_live{0}, g_peak{0};
@@ -22,6 +23,7 @@ Block make(bench::Random& random, std::uint64_t mark) {
   // Each doubling of the size is as likely as the others.
   const std::uint32_t bits = random.between(kLeastBits, kMostBits - 1);
   Block block;
+  block.mark = mark;
   block.size =
       ((std::size_t{1} << bits) + random.below(std::uint32_t{1} << bits)) & ~std::size_t{7};
   block.words = static_cast<std::uint64_t*>(std::malloc(block.size));
@@ -33,12 +35,12 @@ Block make(bench::Random& random, std::uint64_t mark) {
   return block;
 }
 
-void drop(const Block& block, std::uint64_t mark) {
+void drop(const Block& block) {
   if (block.words == nullptr) {
     return;
   }
   for (std::size_t i = 0; i < block.size / sizeof(std::uint64_t); i += 512) {
-    bench::check(block.words[i] == mark, "a block does not hold what was written");
+    bench::check(block.words[i] == block.mark, "a block does not hold what was written");
   }
   g_live -= block.size;
   std::free(block.words);
@@ -58,15 +60,14 @@ int main(int argc, char** argv) {
   bench::run_threads(threads, [&](std::size_t thread) {
     bench::Random random(thread);
     std::vector<Block> blocks(slots);
-    const std::uint64_t mark = thread + 1;
     for (std::uint64_t i = 0; i < count; i++) {
       Block& block = blocks[random.below(slots)];
-      drop(block, mark);
-      block = make(random, mark);
+      drop(block);
+      block = make(random, i * threads + thread);
       total += block.size;
     }
     for (const Block& block : blocks) {
-      drop(block, mark);
+      drop(block);
     }
   });
   bench::report("checksum", total);
