@@ -1,6 +1,8 @@
 # libminitc. `make` builds the library and needs no package but the compiler; README.md says the rest.
 
-CXX      ?= g++
+# CROSS=aarch64-linux-gnu- builds for another machine with that machine's tools.
+CROSS    ?=
+CXX      := $(if $(filter default,$(origin CXX)),$(CROSS)g++,$(CXX))
 BUILD    ?= build
 LIB      ?= libminitc.so
 PREFIX   ?= /usr/local
@@ -22,7 +24,7 @@ COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread
 LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC -fvisibility=hidden \
              -ftls-model=initial-exec -fno-plt -ffunction-sections -fdata-sections
 # The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.
-LINK     ?= $(if $(findstring clang,$(CXX)),clang,gcc)
+LINK     ?= $(if $(findstring clang,$(CXX)),clang,$(CROSS)gcc)
 LDFLAGS  ?=
 LINK_FLAGS := -shared -static-libgcc -pthread -Wl,-soname,libminitc.so \
               -Wl,--version-script=preload/exports.map -Wl,-z,now,-z,relro,-z,nodelete,-z,defs \
@@ -78,6 +80,8 @@ UNIT_FLAGS   = $(COMMON) -g -DMINITC_DEBUG $(SAN_$(1))
 UNIT_SRC    := $(wildcard test/unit/*.cc)
 MODEL_SRC   := $(wildcard test/model/*.cc)
 CATCH       := /usr/include/catch2/catch.hpp
+# Debian's, or for a machine that it is not compiled for $(BUILD)/catch_main.o.
+CATCH_MAIN  ?= -lCatch2WithMain
 UNIT_BIN    := $(foreach v,$(VARIANTS),$(BUILD)/test/unit-$(v) $(BUILD)/test/model-$(v))
 
 # $(1): the variant. Catch's header is compiled once for it.
@@ -94,16 +98,24 @@ $(BUILD)/$(1)/test/%.o: test/%.cc $(BUILD)/$(1)/catch2/catch.hpp.gch
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
 	$(Q)$$(CXX) -I$(BUILD)/$(1) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
-$(BUILD)/test/unit-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(UNIT_SRC) $(CORE))
+$(BUILD)/test/unit-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(UNIT_SRC) $(CORE)) \
+                         | $(filter %.o,$(CATCH_MAIN))
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
-	$(Q)$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
-$(BUILD)/test/model-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(MODEL_SRC) $(CORE))
+	$(Q)$$(CXX) $(SAN_$(1)) -pthread $$^ $(CATCH_MAIN) -o $$@
+$(BUILD)/test/model-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(MODEL_SRC) $(CORE)) \
+                          | $(filter %.o,$(CATCH_MAIN))
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
-	$(Q)$$(CXX) $(SAN_$(1)) -pthread $$^ -lCatch2WithMain -o $$@
+	$(Q)$$(CXX) $(SAN_$(1)) -pthread $$^ $(CATCH_MAIN) -o $$@
 endef
 $(foreach v,$(VARIANTS),$(eval $(call VARIANT_RULES,$(v))))
+
+$(BUILD)/catch_main.o: Makefile
+	@mkdir -p $(@D)
+	@echo '  build $@'
+	$(Q)echo '#include "$(CATCH)"' | \
+	  $(CXX) $(COMMON) -w -DCATCH_CONFIG_MAIN -x c++ -c - -o $@
 
 # Whole programs. A comment in the first line, // CFLAGS: … or // LDFLAGS: …, adds flags for one; they
 # may name $BUILD.
@@ -119,21 +131,21 @@ PROGRAMS := $(patsubst test/%,$(BUILD)/test/%,$(basename $(filter-out test/prelo
 $(BUILD)/test/preload/lib_%.so: test/preload/lib_%.c
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)gcc -std=gnu11 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	$(Q)$(CROSS)gcc -std=gnu11 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
 	  $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/preload/lib_%.so: test/preload/lib_%.cc
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)g++ -std=c++20 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	$(Q)$(CROSS)g++ -std=c++20 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
 	  $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/%: test/%.c $(PLUGINS) $(wildcard test/*/*.h)
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)gcc -std=gnu11 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+	$(Q)$(CROSS)gcc -std=gnu11 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+	$(Q)$(CROSS)g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 
 # The benchmark's programs are built as any program is, so without -fno-builtin the compiler could
 # leave allocations out.
@@ -171,7 +183,7 @@ check: $(LIB)
 	@scripts/need.sh $(CHECK_PACKAGES)
 	@scripts/run_checks.py \
 	  layers='scripts/check_layers.py' \
-	  exports='scripts/check_exports.py $(LIB) preload/exports.map' \
+	  exports='scripts/check_exports.py $(LIB) preload/exports.map $(LIB_OBJ)' \
 	  fastpath='scripts/check_fastpath.py $(LIB) test/golden/fastpath.txt' \
 	  headers='scripts/check_headers.sh' \
 	  invariants='scripts/check_invariants.py' \

@@ -7,7 +7,7 @@
 #include "core/base.h"
 #include "core/os.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 enum class Verdict : std::uint8_t {
   kLive,      // the beginning of an object that is not in the central tier

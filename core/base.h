@@ -9,8 +9,8 @@
 
 #define MINITC_HOT [[gnu::always_inline]] inline
 #define MINITC_COLD [[gnu::cold, gnu::noinline]]
-// Data of the library's own: reached directly, also before the GOT is filled in.
-// (-fvisibility=hidden says nothing of declarations.)
+// For a namespace: functions and data of the library's own are reached directly, also before the
+// loader has filled in the GOT. -fvisibility=hidden says nothing of what is only declared.
 #define MINITC_HIDDEN [[gnu::visibility("hidden")]]
 
 // MINITC_CHECK holds in every build: what it guards would corrupt the program's memory.
@@ -51,7 +51,7 @@
 #define MINITC_SPIN_PAUSE() static_cast<void>(0)
 #endif
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // Says on stderr which check failed and aborts. Defined in os.cc.
 [[noreturn]] MINITC_COLD void die_of_check(const char* condition, const char* file, int line);

@@ -28,7 +28,7 @@
 #include "core/size_class.h"
 #include "core/span.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // Of one class, in objects but for `spans`, taken at one moment.
 struct CentralStats {

@@ -3,7 +3,7 @@
 
 #include "core/heap.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // Holds all locks of a heap between pthread_atfork's handlers, so that the child finds nothing half
 // done. In between, the forking thread may allocate: other libraries' handlers do.

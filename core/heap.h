@@ -25,21 +25,19 @@
 #include "core/size_class.h"
 #include "core/thread_cache.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // The empty caches of threads that have not allocated yet, and of those that are past their exit.
-MINITC_HIDDEN extern constinit ThreadCache g_no_cache;
-MINITC_HIDDEN extern constinit ThreadCache g_cache_gone;
+extern constinit ThreadCache g_no_cache;
+extern constinit ThreadCache g_cache_gone;
 
 // This thread's cache. Initial-exec: a load from the thread pointer. Null only before the dynamic
 // loader has set up the main thread's TLS, when the heap is not ready either.
-[[gnu::visibility("hidden"),
-  gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_cache;
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_cache;
 
 // The cache that this thread's slow path is at work on, or null; t_cache is then &g_cache_gone, so
 // that signal handlers leave it alone.
-[[gnu::visibility("hidden"),
-  gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_leased_cache;
+[[gnu::tls_model("initial-exec")]] extern constinit thread_local ThreadCache* t_leased_cache;
 
 // This thread's cache, or null if it has none.
 inline ThreadCache* current_cache() {
@@ -146,6 +144,6 @@ class Heap {
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
 };
 
-MINITC_HIDDEN extern constinit Heap g_heap;
+extern constinit Heap g_heap;
 
 }  // namespace minitc

@@ -15,7 +15,7 @@
 #include "core/lock.h"
 #include "core/os.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 class MetadataArena {
  public:

@@ -6,7 +6,7 @@
 #include "core/base.h"
 #include "core/text.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // Constant once the heap is ready. The rows in options.cc say what each means.
 struct Options {

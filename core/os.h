@@ -11,7 +11,7 @@
 #include "core/base.h"
 #include "core/text.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 enum class Move : std::uint8_t {
   kDone,        // `from` reads as zeros

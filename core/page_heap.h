@@ -24,7 +24,7 @@
 #include "core/run_index.h"
 #include "core/span.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // In pages, taken at one moment.
 struct PageHeapStats {

@@ -20,7 +20,7 @@
 #include "core/os.h"
 #include "core/span.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 class PageMap {
  public:

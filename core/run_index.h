@@ -10,7 +10,7 @@
 #include "core/base.h"
 #include "core/span.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 class RunIndex {
  public:

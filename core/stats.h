@@ -6,7 +6,7 @@
 #include "core/heap.h"
 #include "core/text.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // Of one size class, in objects but for `spans`.
 struct ClassStats {

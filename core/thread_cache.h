@@ -27,7 +27,7 @@
 #include "core/metadata_arena.h"
 #include "core/size_class.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // What all thread caches share. `budget_bytes` is what they may still add to their capacities.
 struct CacheShare {

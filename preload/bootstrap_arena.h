@@ -11,7 +11,9 @@
 
 #include <cstddef>
 
-namespace minitc {
+#include "core/base.h"
+
+namespace MINITC_HIDDEN minitc {
 
 // `bytes` (0 counts as 1) at a multiple of `alignment` (a power of two); null if the OS refuses.
 // The memory is not zeroed.

@@ -6,10 +6,10 @@
 #include "core/base.h"
 #include "core/lock.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 enum class Stage : unsigned char { kCold, kStarting, kReady };
-MINITC_HIDDEN extern std::atomic<Stage> g_stage;
+extern std::atomic<Stage> g_stage;
 
 // Tries to make the heap ready; whether it is.
 MINITC_COLD bool start_heap();

@@ -17,7 +17,7 @@
 #pragma GCC diagnostic ignored "-Wmissing-attributes"
 #endif
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // A new object of at least `bytes` from the heap or the bootstrap arena; null if there is none.
 // Does not touch errno.

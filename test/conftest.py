@@ -1,7 +1,9 @@
 """Fixtures for every folder of tests that run whole programs, with and without libminitc.so."""
 import os
 import pathlib
+import re
 import resource
+import shlex
 import signal
 import subprocess
 
@@ -9,6 +11,11 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEFAULT_TIMEOUT_S = 60
+BUILD = pathlib.Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve() / "test"
+
+# For another platform than this machine's: its name, and the emulator with its options, if any.
+PLATFORM = os.environ.get("TEST_PLATFORM")
+RUNNER = shlex.split(os.environ.get("TEST_RUNNER", ""))
 
 # A crime ends in SIGABRT; a core file of each would only fill the disk.
 resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -20,6 +27,18 @@ def base_environment():
   env = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
   env["LC_ALL"] = "C"
   return env
+
+
+def for_platform(argv, env):
+  """The command for another platform's program, which alone can run on that platform's library."""
+  if BUILD not in pathlib.Path(argv[0]).parents:
+    pytest.skip(f"not a program for {PLATFORM}")
+  if not RUNNER:
+    return argv, env
+  # What is for the program's loader must not reach the emulator's.
+  loader = {name: value for name, value in env.items() if name.startswith("LD_")}
+  options = [word for name, value in loader.items() for word in ("-E", f"{name}={value}")]
+  return RUNNER + options + argv, {n: v for n, v in env.items() if n not in loader}
 
 
 def run_program(argv, env=None, **kw):
@@ -35,6 +54,8 @@ def run_program(argv, env=None, **kw):
   if not {"text", "encoding", "errors", "universal_newlines"} & kw.keys():
     kw.update(text=True, errors="replace")
   argv = [str(word) for word in argv]
+  if PLATFORM:
+    argv, full_env = for_platform(argv, full_env)
   # A session of its own, so that a hanging program can be ended together with what it started.
   with subprocess.Popen(argv, env=full_env, start_new_session=True, **kw) as process:
     try:
@@ -43,6 +64,8 @@ def run_program(argv, env=None, **kw):
       os.killpg(process.pid, signal.SIGKILL)
       process.communicate()
       raise
+  if RUNNER and isinstance(err, str):
+    err = re.sub(r"^qemu: uncaught target signal .*\n", "", err, flags=re.MULTILINE)
   result = subprocess.CompletedProcess(argv, process.returncode, out, err)
   if check:
     result.check_returncode()
@@ -61,7 +84,7 @@ def lib():
 @pytest.fixture(scope="session")
 def build():
   """The folder of compiled test programs: test below the build folder, build or $TEST_BUILD."""
-  return pathlib.Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve() / "test"
+  return BUILD
 
 
 @pytest.fixture(scope="session")

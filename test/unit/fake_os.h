@@ -43,11 +43,15 @@ class FakeOs {
     // A page smaller than the real one cannot be faked.
     page_bytes_ = std::max(page_bytes, static_cast<std::size_t>(sysconf(_SC_PAGESIZE)));
     layout_ = layout;
-    for (Region& region : regions_) region.map();
+    static char* const starts[] = {Region::set_aside(), Region::set_aside()};
+    for (std::size_t i = 0; i < regions_.size(); ++i) regions_[i].start = starts[i];
     current_ = this;
   }
   ~FakeOs() {
-    for (Region& region : regions_) region.unmap();
+    for (const Region& region : regions_) {
+      const bool falling = layout_ == Layout::kFalling;
+      region.clear(falling ? region.start + Region::kBytes - region.used : region.start);
+    }
     current_ = nullptr;
   }
   FakeOs(const FakeOs&) = delete;
@@ -132,27 +136,33 @@ class FakeOs {
 
   struct Region {
     static constexpr std::size_t kBytes = std::size_t{8} << 30;
+    // Of one leaf of the page map, so that the first 2 GiB need one whatever the kernel does.
+    static constexpr std::size_t kAlignment = kPageBytes << kLeafShift;
     char* start = nullptr;
     Counter used{0};
     Counter mapped{0};
 
-    // Directly: the sanitizers need not know, and would spend most of a test's time on it.
-    void map() {
-      const long memory = syscall(SYS_mmap, nullptr, kBytes + kAlignment, PROT_NONE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
-      if (memory == -1) fail_test("no address space");
-      whole = reinterpret_cast<void*>(memory);
-      start = reinterpret_cast<char*>(align_up(static_cast<std::uintptr_t>(memory), kAlignment));
+    // Once in a process: an emulator may keep a record of each page that was ever mapped.
+    static char* set_aside() {
+      const char* const memory = map(nullptr, kBytes + kAlignment, 0);
+      return reinterpret_cast<char*>(
+          align_up(reinterpret_cast<std::uintptr_t>(memory), kAlignment));
     }
-    void unmap() { syscall(SYS_munmap, whole, kBytes + kAlignment); }
+    // Puts [first, first + used) back as it was set aside.
+    void clear(char* first) const {
+      if (used != 0) map(first, used, MAP_FIXED);
+    }
+    // Directly: the sanitizers need not know, and would spend most of a test's time on it.
+    static char* map(char* at, std::size_t bytes, int flags) {
+      const long memory = syscall(SYS_mmap, at, bytes, PROT_NONE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0L);
+      if (memory == -1) fail_test("no address space");
+      return reinterpret_cast<char*>(memory);
+    }
     bool holds(const void* ptr, std::size_t bytes) const {
       const char* const p = static_cast<const char*>(ptr);
       return p >= start && bytes <= kBytes && p <= start + (kBytes - bytes);
     }
-
-    // Of one leaf of the page map, so that the first 2 GiB need one whatever the kernel does.
-    static constexpr std::size_t kAlignment = kPageBytes << kLeafShift;
-    void* whole = nullptr;
   };
 
   // What is reserved, so that release() can tell.
