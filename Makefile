@@ -22,7 +22,8 @@ Q        := $(if $(V),,@)
 CXXFLAGS ?= -O2 -g
 COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread
 LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC -fvisibility=hidden \
-             -ftls-model=initial-exec -fno-plt -ffunction-sections -fdata-sections
+             -ftls-model=initial-exec -fno-plt -fsemantic-interposition -ffunction-sections \
+             -fdata-sections
 # The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.
 LINK     ?= $(if $(findstring clang,$(CXX)),clang,$(CROSS)gcc)
 LDFLAGS  ?=

@@ -137,11 +137,15 @@ MINITC_EXPORT void* malloc(std::size_t bytes) noexcept {
 // C23 7.24.3.3; leaves errno alone (POSIX.1-2024).
 MINITC_EXPORT void free(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }
 
-// C23 7.24.3.4, .5: sizes and alignments are hints that programs get wrong, and are not looked at.
 MINITC_ALIAS("free") void cfree(void* ptr) noexcept;
-MINITC_ALIAS("free") void free_sized(void* ptr, std::size_t bytes) noexcept;
-MINITC_ALIAS("free")
-void free_aligned_sized(void* ptr, std::size_t alignment, std::size_t bytes) noexcept;
+
+// C23 7.24.3.4, .5: sizes and alignments are hints that programs get wrong, and are not looked at.
+// Through the dynamic symbol: a program that has its own free(), but not these, frees its own.
+MINITC_EXPORT void free_sized(void* ptr, std::size_t /*bytes*/) noexcept { ::free(ptr); }
+MINITC_EXPORT void free_aligned_sized(void* ptr, std::size_t /*alignment*/,
+                                      std::size_t /*bytes*/) noexcept {
+  ::free(ptr);
+}
 
 // C23 7.24.3.2.
 MINITC_EXPORT void* calloc(std::size_t count, std::size_t size) noexcept {
@@ -157,11 +161,14 @@ MINITC_EXPORT void* calloc(std::size_t count, std::size_t size) noexcept {
 // malloc_usable_size() granted is kept, as far as the new size reaches.
 MINITC_EXPORT void* realloc(void* ptr, std::size_t bytes) noexcept { return resize(ptr, bytes); }
 
-// glibc; POSIX.1-2024.
+// glibc; POSIX.1-2024. Through the dynamic symbol, as in glibc: a program that has its own
+// realloc() has it called here too, and so does valgrind, which knows no reallocarray(). Before the
+// start the symbol may not be bound.
 MINITC_EXPORT void* reallocarray(void* ptr, std::size_t count, std::size_t size) noexcept {
   std::size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) return or_enomem(nullptr);
-  return resize(ptr, bytes);
+  const bool is_bound = g_stage.load(std::memory_order_relaxed) == Stage::kReady;
+  return is_bound ? ::realloc(ptr, bytes) : resize(ptr, bytes);
 }
 
 // --- Aligned ------------------------------------------------------------------------------------

@@ -74,6 +74,20 @@ def test_own_operators_hold_for_libstdcxx(run_plain, build, case):
   assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("case", cases_of("own_malloc.c"))
+def test_own_malloc(run_ok, build, case):
+  """What glibc lacks or makes of realloc must not bring our blocks to a program with its own."""
+  result = run_ok([build / "preload" / "own_malloc", case])
+  assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("case", ["resized_arrays", "what_libc_allocates"])
+def test_own_malloc_holds_for_glibc(run_plain, build, case):
+  """The control: these programs are right. free_sized() is not in glibc 2.36."""
+  result = run_plain([build / "preload" / "own_malloc", case])
+  assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("case", cases_of("own_arrays.cc"))
 def test_own_arrays(run_ok, build, case):
   result = run_ok([build / "preload" / "own_arrays", case])
