@@ -20,8 +20,8 @@ Q        := $(if $(V),,@)
 # --- The library ---------------------------------------------------------------------------------
 
 CXXFLAGS ?= -O2 -g
-COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread
-LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC -fvisibility=hidden \
+COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread -fvisibility=hidden
+LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC \
              -ftls-model=initial-exec -fno-plt -fsemantic-interposition -ffunction-sections \
              -fdata-sections
 # The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.
