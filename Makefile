@@ -148,8 +148,8 @@ $(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
 	@echo '  build $@'
 	$(Q)$(CROSS)g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 
-# The benchmark's programs are built as any program is, so without -fno-builtin the compiler could
-# leave allocations out.
+# The benchmark's programs: built as programs commonly are, but without -fno-builtin the compiler
+# might leave allocations out.
 BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -fno-builtin -pthread
 BENCH_DIR   := $(BUILD)/test/bench
 BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc)) $(BENCH_DIR)/measure
