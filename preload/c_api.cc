@@ -40,6 +40,10 @@ MINITC_COLD void free_slow(void* ptr) {
   if (heap_is_usable()) g_heap.deallocate_slow(ptr);
 }
 
+[[gnu::alias("malloc"), gnu::visibility("hidden")]] void* own_malloc(std::size_t bytes) noexcept;
+// The address that the loader chose may be the program's or another preload's.
+bool malloc_is_ours() { return ::malloc == own_malloc; }
+
 namespace {
 
 // errno may only be written once libc is up; before, and on success, it stays what it was.

@@ -9,6 +9,7 @@
 #include "core/options.h"
 #include "core/os.h"
 #include "core/stats.h"
+#include "preload/interface.h"
 #include "preload/minitc.h"
 
 namespace minitc {
@@ -52,6 +53,21 @@ void after_fork_in_child() {
   if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
 }
 
+// Shared runtimes of sanitizers, which bring a malloc of their own and expect to be first.
+// AddressSanitizer's looks after that itself.
+// NOLINTBEGIN(readability-identifier-naming): their names
+extern "C" {
+[[gnu::weak]] void __lsan_init();
+[[gnu::weak]] void __tsan_init();
+}
+// NOLINTEND(readability-identifier-naming)
+
+void warn_of_idle_sanitizer() {
+  if ((__lsan_init == nullptr && __tsan_init == nullptr) || !malloc_is_ours()) return;
+  say(Text() << "a sanitizer's runtime comes behind libminitc.so, and what it reports is wrong: "
+                "name it first in LD_PRELOAD");
+}
+
 }  // namespace
 
 // The heap starts at the first call that finds the process ready for it: this library relocated,
@@ -73,6 +89,7 @@ bool start_heap() {
 
   // As early as can be: handlers registered later run their prepare before ours and the rest after.
   pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  warn_of_idle_sanitizer();
   report_at_exit = options.stats != 0;
   if (options.verbose != 0) {
     Text text;

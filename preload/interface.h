@@ -26,5 +26,7 @@ MINITC_COLD void* allocate_or_null(std::size_t bytes);
 void* allocate_aligned_or_null(std::size_t alignment, std::size_t bytes);
 // What free() does where its fast path does not.
 MINITC_COLD void free_slow(void* ptr);
+// Whether a call of malloc() anywhere in the process leads to this library.
+bool malloc_is_ours();
 
 }  // namespace minitc

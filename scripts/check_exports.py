@@ -27,6 +27,8 @@ IMPORTS = {
     "__environ": "data: another name of environ",
     "environ": "data: the options; getenv might be interposed",
     "__errno_location": "errno",
+    "__lsan_init": "weak: LeakSanitizer behind us would find no leaks, which is said",
+    "__tsan_init": "weak: ThreadSanitizer behind us would find races that are none; likewise",
     "__register_atfork": "pthread_atfork, once at the start",
     "abort": "the end of a program that misused its memory",
     "dlopen": "operator new out of memory: finds a C++ runtime that came by dlopen",
