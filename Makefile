@@ -188,6 +188,7 @@ check: $(LIB)
 	  fastpath='scripts/check_fastpath.py $(LIB) test/golden/fastpath.txt' \
 	  headers='scripts/check_headers.sh' \
 	  invariants='scripts/check_invariants.py' \
+	  locks='scripts/check_locks.py' \
 	  compatibility='scripts/check_compatibility.py' \
 	  style='scripts/check_style.py' \
 	  tidy='scripts/check_tidy.sh'

@@ -30,21 +30,31 @@ static void make_fail(int number, int error) {
   install(filter, sizeof filter / sizeof filter[0]);
 }
 
-// From now on any other system call than these kills the process, in every thread.
-static void allow_only_memory_calls(void) {
-  static const unsigned allowed[] = {SYS_mmap,  SYS_munmap, SYS_mremap,    SYS_madvise,
-                                     SYS_futex, SYS_write,  SYS_exit_group};
-  enum { kCount = sizeof allowed / sizeof allowed[0], kLength = kCount + 3 };
-  struct sock_filter filter[kLength] = {
+// From now on any other system call than these kills the process, in every thread. If `refusal` is
+// not 0, mremap and madvise fail with it.
+static void sandbox(const unsigned* allowed, unsigned count, int refusal) {
+  struct sock_filter filter[32] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
-  for (unsigned i = 0; i < kCount; i++) {
-    // The jump leads to the last instruction, past the other comparisons and the one that kills.
-    filter[i + 1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i],
-                                                 (unsigned char)(kCount - i), 0);
+  unsigned length = 1;
+  CHECK(2 * count + 8 < sizeof filter / sizeof filter[0]);
+  for (unsigned i = 0; i < count; i++) {
+    filter[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], 0, 1);
+    filter[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
   }
-  filter[kLength - 2] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-  filter[kLength - 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-  install(filter, kLength);
+  const struct sock_filter end[] = {
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mremap, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K,
+               refusal != 0 ? SECCOMP_RET_ERRNO | (unsigned)refusal : SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+  };
+  memcpy(filter + length, end, sizeof end);
+  install(filter, length + sizeof end / sizeof end[0]);
+}
+
+static void allow_only_memory_calls(void) {
+  static const unsigned allowed[] = {SYS_mmap, SYS_munmap, SYS_futex, SYS_write, SYS_exit_group};
+  sandbox(allowed, sizeof allowed / sizeof allowed[0], 0);
 }
 
 // Random allocations, resizes and frees of all sizes up to `largest`.
@@ -62,17 +72,17 @@ static void work(int rounds, size_t largest) {
       CHECK(is_filled(objects[i], checked, i));
       CHECK(objects[i][sizes[i] - 1] == (unsigned char)i || sizes[i] <= 4096);
     }
+    errno = kUntouched;
     if (round % 3 == 0) {
       unsigned char* moved = realloc(objects[i], size);
-      CHECK(moved != NULL);
+      CHECK(moved != NULL && errno == kUntouched);
       if (objects[i] != NULL) CHECK(is_filled(moved, checked < size ? checked : size, i));
       objects[i] = moved;
     } else {
-      errno = kUntouched;
       free(objects[i]);
       CHECK(errno == kUntouched);
       objects[i] = round % 3 == 1 ? malloc(size) : calloc(1, size);
-      CHECK(objects[i] != NULL);
+      CHECK(objects[i] != NULL && errno == kUntouched);
       if (round % 3 == 2) CHECK(is_zero(objects[i], size));
     }
     sizes[i] = size;
@@ -94,6 +104,42 @@ static void only_memory_calls(void) {
   work(100000, 1 << 20);
   _exit(0);
 }
+
+// What the strictest sandboxes leave to a worker. 10^6 random operations, each object marked at
+// both ends; none of ours may be killed, and what is refused must not be missed.
+static void strict_sandbox(int refusal) {
+  static const unsigned allowed[] = {SYS_mmap, SYS_munmap, SYS_brk,  SYS_futex,
+                                     SYS_read, SYS_write,  SYS_exit, SYS_exit_group};
+  enum { kObjects = 512 };
+  static unsigned char* objects[kObjects];
+  static size_t sizes[kObjects];
+  unsigned long state = 7;
+  churn(1);
+  sandbox(allowed, sizeof allowed / sizeof allowed[0], refusal);
+  for (int round = 0; round < 1000000; round++) {
+    state = state * 6364136223846793005ul + 1442695040888963407ul;
+    unsigned i = (unsigned)(state >> 40) % kObjects;
+    unsigned char mark = (unsigned char)i;
+    size_t size = (state >> 20) % (round % 1000 == 0 ? 4 << 20 : round % 50 == 0 ? 60000 : 500) + 1;
+    if (objects[i] != NULL) CHECK(objects[i][0] == mark && objects[i][sizes[i] - 1] == mark);
+    if (round % 4 == 0 && objects[i] != NULL) {
+      objects[i] = realloc(objects[i], size);
+      CHECK(objects[i] != NULL && objects[i][0] == mark);
+    } else {
+      free(objects[i]);
+      objects[i] = malloc(size);
+      CHECK(objects[i] != NULL);
+    }
+    sizes[i] = size;
+    objects[i][0] = objects[i][size - 1] = mark;
+  }
+  malloc_trim(0);
+  _exit(0);
+}
+
+static void strict_sandbox_enosys(void) { strict_sandbox(ENOSYS); }
+
+static void strict_sandbox_eperm(void) { strict_sandbox(EPERM); }
 
 static void* churn_between(void* gate) {
   pthread_barrier_wait(gate);  // born: the calls that glibc makes for that are done
@@ -196,6 +242,8 @@ int main(int argc, char** argv) {
   static const TestCase cases[] = {
       {"only_memory_calls", only_memory_calls},
       {"only_memory_calls_in_threads", only_memory_calls_in_threads},
+      {"strict_sandbox_enosys", strict_sandbox_enosys},
+      {"strict_sandbox_eperm", strict_sandbox_eperm},
       {"madvise_eperm", madvise_eperm},
       {"madvise_enosys", madvise_enosys},
       {"madvise_einval", madvise_einval},

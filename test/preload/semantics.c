@@ -91,17 +91,40 @@ static void usable_size_is_constant(void) {
   }
 }
 
+// Each way to get an object, in each class: all that is granted may be written, to the last byte,
+// and is no other object's.
+static void* allocate_somehow(unsigned how, size_t size) {
+  switch (how) {
+    case 0:
+      return malloc(size);
+    case 1:
+      return calloc(1, size);
+    case 2:
+      return realloc(malloc(size / 2), size);
+    case 3:
+      return realloc(malloc(size * 2), size);
+    case 4:
+      return memalign(64, size);
+    default:
+      return memalign(4096, size);
+  }
+}
+
 static void usable_bytes_are_writable(void) {
-  enum { kObjects = 5 };
+  enum { kObjects = 12 };
   for (size_t size = first_class(); size <= 2 * kSmallLimit; size = next_step(size)) {
     void* objects[kObjects];
+    size_t usable[kObjects];
     for (unsigned i = 0; i < kObjects; i++) {
-      objects[i] = malloc(size);
+      objects[i] = allocate_somehow(i % 6, size);
       CHECK(objects[i] != NULL);
-      fill(objects[i], malloc_usable_size(objects[i]), i);
+      usable[i] = malloc_usable_size(objects[i]);
+      CHECK(usable[i] >= size);
+      fill(objects[i], usable[i], i);
     }
     for (unsigned i = 0; i < kObjects; i++) {
-      CHECK(is_filled(objects[i], malloc_usable_size(objects[i]), i));
+      CHECK(malloc_usable_size(objects[i]) == usable[i]);
+      CHECK(is_filled(objects[i], usable[i], i));
     }
     for (unsigned i = 0; i < kObjects; i++) free(objects[i]);
   }
@@ -272,6 +295,27 @@ static void* flush_at_exit(void* unused) {
   return unused;
 }
 
+// The start of the process left errno as it was, and so does a thread's first call, which makes its
+// cache.
+static int errno_at_start;
+
+static void* allocate_first(void* unused) {
+  errno = kUntouched;
+  void* volatile object = hidden_malloc(100);
+  CHECK(errno == kUntouched);
+  free(object);
+  CHECK(errno == kUntouched);
+  return unused;
+}
+
+static void errno_of_first_calls(void) {
+  pthread_t thread;
+  CHECK(errno_at_start == 0);
+  allocate_first(NULL);
+  CHECK(pthread_create(&thread, NULL, allocate_first, NULL) == 0);
+  CHECK(pthread_join(thread, NULL) == 0);
+}
+
 static void errno_over_thread_exit(void) {
   pthread_t thread;
   errno = kUntouched;
@@ -318,6 +362,7 @@ static void wrong_sizes(void) {
 
 static void sized_free_after_realloc(void) {
   by_size* free_sized_function = (by_size*)find("free_sized");
+  size_t before = mallinfo2().uordblks;
   for (size_t from = 1; from < 1 << 20; from += from / 4 + 1) {
     for (size_t to = from / 4 + 1; to < from * 4; to += to / 3 + 1) {
       char* object = realloc(hidden_malloc(from), to);
@@ -326,9 +371,13 @@ static void sized_free_after_realloc(void) {
       free_sized_function(object, to);
     }
   }
+  // Each went where it belongs, so that what is live can be counted.
+  malloc_trim(0);
+  CHECK(mallinfo2().uordblks <= before + 1000);
 }
 
 int main(int argc, char** argv) {
+  errno_at_start = errno;
   static const TestCase cases[] = {
       {"alignment_of_every_size", alignment_of_every_size},
       {"size_classes", size_classes},
@@ -342,6 +391,7 @@ int main(int argc, char** argv) {
       {"free_leaves_large_bytes", free_leaves_large_bytes},
       {"errno_of_every_class", errno_of_every_class},
       {"errno_of_returned_memory", errno_of_returned_memory},
+      {"errno_of_first_calls", errno_of_first_calls},
       {"errno_over_thread_exit", errno_over_thread_exit},
       {"wrong_sizes", wrong_sizes},
       {"sized_free_after_realloc", sized_free_after_realloc},

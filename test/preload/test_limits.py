@@ -28,6 +28,12 @@ def test_signals_and_stacks(run_ok, build, case):
   assert (result.stdout, result.stderr) == ("", "")
 
 
+@pytest.mark.parametrize("case", cases_of("stepping.c"))
+def test_signal_at_every_instruction(run_ok, build, case):
+  result = run_ok([build / "preload" / "stepping", case], timeout=180)
+  assert (result.stdout, result.stderr) == ("", "")
+
+
 @pytest.mark.parametrize("mib", [32, 64, 128, 512])
 def test_echo_in_little_address_space(run_plain, lib, mib):
   result = run_plain(["prlimit", f"--as={mib << 20}", "env", f"LD_PRELOAD={lib}", "/bin/echo",

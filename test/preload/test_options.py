@@ -128,10 +128,12 @@ def test_no_report_from_children_that_only_exec(run_ok):
   assert result.stderr.count("size class") == 3
 
 
-@pytest.mark.parametrize("cap", [256 << 10, 4 << 20, None], ids=["256K", "4M", "default"])
-def test_thread_caches_stay_under_their_cap(run_ok, build, cap):
+@pytest.mark.parametrize("cap, threads", [(256 << 10, 100), (4 << 20, 100), (None, 100),
+                                          (None, 4000)],
+                         ids=["256K", "4M", "default", "many threads"])
+def test_thread_caches_stay_under_their_cap(run_ok, build, cap, threads):
   env = {} if cap is None else {"MINITC_THREAD_CACHE_TOTAL": str(cap)}
-  result = run_ok([build / "preload" / "cache_total", "100"], env)
+  result = run_ok([build / "preload" / "cache_total", threads], env)
   assert quantities(result.stderr)["thread-cached"] <= (32 << 20 if cap is None else cap)
 
 

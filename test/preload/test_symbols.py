@@ -40,7 +40,8 @@ MAY_NOT_USE = """malloc free calloc realloc getenv secure_getenv setenv putenv o
     read pread mmap mmap64 munmap mremap madvise mprotect sbrk brk printf fprintf vfprintf snprintf
     sprintf puts dprintf perror strdup strerror strtol strtoul strtoull sigprocmask pthread_sigmask
     sigaction signal fork vfork clone pthread_create sysconf fopen system popen
-    backtrace setlocale qsort atoi sscanf sleep usleep nanosleep""".split()
+    backtrace setlocale qsort atoi sscanf sleep usleep nanosleep sched_getaffinity sched_getcpu
+    get_nprocs get_nprocs_conf pthread_mutex_lock pthread_once __rseq_offset""".split()
 
 
 def symbols(lib, option):

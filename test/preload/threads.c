@@ -222,7 +222,7 @@ static void* first_allocation(void* unused) {
 }
 
 static void first_allocations_at_once(void) {
-  enum { kThreads = 64 };
+  enum { kThreads = 256 };
   pthread_t threads[kThreads];
   pthread_barrier_init(&turn, NULL, kThreads);
   for (int i = 0; i < kThreads; i++) {
