@@ -16,21 +16,28 @@ constinit Heap g_heap;
 namespace {
 
 // While the slow path is at work on a cache, the thread has none: a signal handler that allocates
-// then goes straight to the central cache.
+// then goes straight to the central cache. One that comes while a lease begins or ends may take and
+// give back a lease of its own, and leaves all as it was.
 class CacheLease {
  public:
-  explicit CacheLease(ThreadCache* cache) {
+  explicit CacheLease(ThreadCache* cache) : cache_(cache), before_(t_leased_cache) {
     t_leased_cache = cache;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     t_cache = &g_cache_gone;
     std::atomic_signal_fence(std::memory_order_seq_cst);
   }
   ~CacheLease() {
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    t_cache = t_leased_cache;
-    t_leased_cache = nullptr;
+    t_cache = cache_;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    t_leased_cache = before_;
   }
   CacheLease(const CacheLease&) = delete;
   CacheLease& operator=(const CacheLease&) = delete;
+
+ private:
+  ThreadCache* const cache_;
+  ThreadCache* const before_;
 };
 
 }  // namespace

@@ -1,41 +1,58 @@
 // A signal at every single instruction of an allocation: the processor's trap flag raises SIGTRAP
-// after each. The handler is either that of a crash reporter, which allocates, prints and never
-// comes back, or that of a profiler, which frees what it allocates and returns.
+// after each. The handler is that of a crash reporter, which allocates, prints and never comes
+// back; or that of a profiler, which frees what it allocates and returns; or does the same at such
+// length that it takes slow paths itself.
 #include "check.h"
 
 #include <sys/syscall.h>
+#include <ucontext.h>
 
 static long steps;
 static long stride;
 static void (*volatile at_each_step)(void);
-
-static void on_trap(int number) {
-  int error = errno;
-  (void)number;
-  if (steps++ % stride == 0) at_each_step();
-  errno = error;
-}
+static uintptr_t interrupted;  // the address of the instruction that is next
+static volatile int is_copy;   // this process is a copy, which goes on at full speed
 
 #if defined(__x86_64__)
+enum { kTrapFlag = 0x100 };
+
 // Below the red zone of the function that this becomes a part of.
 static inline void start_stepping(void) {
+  if (is_copy) return;
   __asm__ volatile(
-      "lea -128(%%rsp), %%rsp\n\tpushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
-          : "memory", "cc");
+      "lea -128(%%rsp), %%rsp\n\tpushfq\n\torl %0, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::"i"(
+          kTrapFlag)
+      : "memory", "cc");
 }
 
 static inline void stop_stepping(void) {
   __asm__ volatile(
-      "lea -128(%%rsp), %%rsp\n\tpushfq\n\tandl $~0x100, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), "
-      "%%rsp" ::
-          : "memory", "cc");
+      "lea -128(%%rsp), %%rsp\n\tpushfq\n\tandl %0, (%%rsp)\n\tpopfq\n\tlea 128(%%rsp), %%rsp" ::
+          "i"(~kTrapFlag)
+      : "memory", "cc");
+}
+
+static void on_trap(int number, siginfo_t* info, void* context) {
+  int error = errno;
+  greg_t* registers = ((ucontext_t*)context)->uc_mcontext.gregs;
+  (void)number;
+  (void)info;
+  interrupted = (uintptr_t)registers[REG_RIP];
+  if (steps++ % stride == 0) at_each_step();
+  if (is_copy) registers[REG_EFL] &= ~kTrapFlag;
+  errno = error;
 }
 #else
-static inline void start_stepping(void) { skip("the trap flag is x86's"); }
-static inline void stop_stepping(void) {}
+static void start_stepping(void) { skip("the trap flag is x86's"); }
+static void stop_stepping(void) {}
+static void on_trap(int number, siginfo_t* info, void* context) {
+  (void)number;
+  (void)info;
+  (void)context;
+}
 #endif
 
-// --- The two handlers ----------------------------------------------------------------------------
+// --- The handlers --------------------------------------------------------------------------------
 
 static void* long_lived[2];
 
@@ -84,6 +101,44 @@ static void allocate_and_free(void) {
   for (int i = 5; i >= 0; i--) {
     CHECK(is_filled(objects[i], 24, (unsigned)i + 1000));
     free(objects[i]);
+  }
+}
+
+// In the functions that programs call, and which have the fast paths in them, a handler may not do
+// what the next one does.
+static int is_in_fast_path(void) {
+  Dl_info found;
+  return dladdr((void*)interrupted, &found) != 0 && found.dli_sname != NULL;
+}
+
+enum { kBusy = 40 };
+
+static void allocate_and_free_much(void) {
+  static const size_t sizes[] = {208, 60000, 16, 300000, 3000};
+  unsigned char* objects[kBusy];
+  for (int i = 0; i < kBusy; i++) {
+    objects[i] = malloc(sizes[i / (kBusy / 5)]);
+    CHECK(objects[i] != NULL);
+    fill(objects[i], 16, (unsigned)i + 1000);
+  }
+  for (int i = kBusy - 1; i >= 0; i--) {
+    CHECK(is_filled(objects[i], 16, (unsigned)i + 1000));
+    free(objects[i]);
+  }
+}
+
+// In a copy of the process, which then goes on and checks what it has.
+static void be_busy_in_a_copy(void) {
+  if (is_in_fast_path()) return;
+  pid_t child = (pid_t)syscall(SYS_fork);
+  CHECK(child >= 0);
+  if (child == 0) {
+    is_copy = 1;
+    alarm(10);
+    allocate_and_free_much();
+  } else if (!child_succeeded(child)) {
+    fprintf(stderr, "in step %ld\n", steps);
+    CHECK(!"the interrupted call goes on");
   }
 }
 
@@ -138,11 +193,6 @@ static void aligned(void) {
 
 static void trim(void) { malloc_trim(0); }
 
-static void look(void) {
-  (void)mallinfo2();
-  (void)malloc_usable_size(long_lived[1]);
-}
-
 static void* stepped_thread(void* work) {
   start_stepping();
   ((void (*)(void))work)();
@@ -157,21 +207,26 @@ static void in_new_thread(void (*work)(void)) {
   CHECK(pthread_join(thread, NULL) == 0);
 }
 
+static void handle_steps_with(void (*handler)(void)) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_sigaction = on_trap;
+  action.sa_flags = SA_SIGINFO;
+  CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
+  at_each_step = handler;
+  stride = 1;
+  for (int i = 0; i < 2; i++) long_lived[i] = malloc(3000);
+  allocate_and_free();
+}
+
 // `sparse`: the handler is too slow for every instruction of the longer kinds. The strides are such
 // that a loop is interrupted at each of its instructions all the same.
-static void interrupt_all(void (*handler)(void), int sparse) {
+static void interrupt_all(int sparse) {
   static const struct {
     void (*work)(void);
     long stride;
-  } kinds[] = {{fast, 1},    {refill_and_spill, 13}, {new_spans, 13}, {large, 5},
-               {resize, 17}, {aligned, 17},          {trim, 101},     {look, 53}};
-  struct sigaction action;
-  memset(&action, 0, sizeof action);
-  action.sa_handler = on_trap;
-  CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
-  at_each_step = handler;
-  for (int i = 0; i < 2; i++) long_lived[i] = malloc(3000);
-  allocate_and_free();
+  } kinds[] = {{fast, 2},    {refill_and_spill, 17}, {new_spans, 17}, {large, 7},
+               {resize, 23}, {aligned, 23},          {trim, 211}};
   for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
     long before = steps;
     stride = sparse ? kinds[i].stride : 1;
@@ -185,14 +240,52 @@ static void interrupt_all(void (*handler)(void), int sparse) {
   churn(100);
 }
 
-static void crash_reporter(void) { interrupt_all(crash_a_copy, 1); }
+static void crash_reporter(void) {
+  handle_steps_with(crash_a_copy);
+  interrupt_all(1);
+}
 
-static void profiler(void) { interrupt_all(allocate_and_free, 0); }
+static void profiler(void) {
+  handle_steps_with(allocate_and_free);
+  interrupt_all(0);
+}
+
+static void work_of_copies(void) {
+  static const size_t sizes[] = {208, 208, 60000, 5 << 20};
+  unsigned char* taken[4];
+  start_stepping();
+  for (int i = 0; i < 4; i++) taken[i] = malloc(sizes[i]);
+  stop_stepping();
+  for (int i = 0; i < 4; i++) fill(taken[i], 200, (unsigned)i);
+  if (is_copy) churn(2);
+  for (int i = 0; i < 4; i++) CHECK(is_filled(taken[i], 200, (unsigned)i));
+  start_stepping();
+  for (int i = 0; i < 4; i++) free(taken[i]);
+  stop_stepping();
+  if (is_copy) churn(2);
+}
+
+static void* work_of_copies_in_thread(void* unused) {
+  work_of_copies();
+  if (is_copy) _exit(0);
+  return unused;
+}
+
+static void busy_handler(void) {
+  pthread_t thread;
+  handle_steps_with(be_busy_in_a_copy);
+  work_of_copies();
+  if (is_copy) exit(0);
+  CHECK(steps > 300);
+  CHECK(pthread_create(&thread, NULL, work_of_copies_in_thread, NULL) == 0);
+  CHECK(pthread_join(thread, NULL) == 0);
+}
 
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
       {"crash_reporter", crash_reporter},
       {"profiler", profiler},
+      {"busy_handler", busy_handler},
       {NULL, NULL},
   };
   return run_case(argc, argv, cases);

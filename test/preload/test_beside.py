@@ -69,7 +69,7 @@ def test_numpy(run_plain, run_ok):
 # Programs that lock themselves in with seccomp.
 
 def test_man(run_plain, run_ok):
-  """man runs nroff and the like behind a filter."""
+  """man runs nroff and the like behind a filter, which refuses what it does not know."""
   if shutil.which("man") is None:
     pytest.skip("man is not installed")
   command = ["man", "-P", "cat", "-l", ROOT / "docs" / "libminitc.3"]
