@@ -14,7 +14,7 @@
 #include "core/base.h"
 #include "core/os.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 // Rising order of acquisition. Never two of one rank at a time, except that fork takes them all.
 enum class LockRank : std::uint8_t { kThreads, kCentral, kPageHeap, kMetadata };

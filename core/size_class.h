@@ -11,7 +11,7 @@
 
 #include "core/base.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 struct SizeClass {
   std::uint32_t bytes;       // of an object

@@ -14,7 +14,7 @@
 #include "core/base.h"
 #include "core/size_class.h"
 
-namespace minitc {
+namespace MINITC_HIDDEN minitc {
 
 enum class SpanState : std::uint8_t {
   kFree,       // in the page heap, committed, contents unknown
