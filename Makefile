@@ -62,7 +62,8 @@ debug:
 # The packages that tests and checks use; scripts/need.sh installs what is missing.
 RUN_PACKAGES   := python3 sqlite3
 TEST_PACKAGES  := $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
-                  binutils strace libcap2-bin procps gdb heaptrack valgrind
+                  binutils strace libcap2-bin procps gdb heaptrack valgrind libfaketime man-db \
+                  openssh-server python3-numpy
 CHECK_PACKAGES := python3 python3-pytest binutils clang clang-tidy clang-format libclang-rt-dev
 
 .PHONY: run

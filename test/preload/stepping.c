@@ -277,6 +277,7 @@ static void busy_handler(void) {
   work_of_copies();
   if (is_copy) exit(0);
   CHECK(steps > 300);
+  stride = 3;
   CHECK(pthread_create(&thread, NULL, work_of_copies_in_thread, NULL) == 0);
   CHECK(pthread_join(thread, NULL) == 0);
 }
