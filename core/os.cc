@@ -1,6 +1,7 @@
 #include "core/os.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdlib.h>
@@ -146,11 +147,21 @@ void write_text(int fd, const Text& text) {
   }
 }
 
+namespace {
+int message_fd = STDERR_FILENO;
+}  // namespace
+
+void mute_if_stderr_is_closed() {
+  if (failed(system_call(SYS_fcntl, STDERR_FILENO, F_GETFD, 0))) message_fd = -1;
+}
+
+void print_line(const Text& line) { write_text(message_fd, line); }
+
 void say(const Text& text) {
   Text line;
   line << "libminitc: ";
   for (std::size_t i = 0; i < text.size(); ++i) line << text.data()[i];
-  write_text(STDERR_FILENO, line.end_line());
+  print_line(line.end_line());
 }
 
 void die(const Text& text) {

@@ -49,6 +49,11 @@ void* reserve_from_kernel(std::size_t bytes);
 
 // Writes all of `text` to `fd`, as far as the kernel takes it.
 void write_text(int fd, const Text& text);
+// From now on nothing is said if stderr is closed: a file that the program opens may get its
+// number.
+void mute_if_stderr_is_closed();
+// Writes `line` to stderr.
+void print_line(const Text& line);
 // Writes "libminitc: TEXT\n" to stderr.
 void say(const Text& text);
 // As say(), then abort().

@@ -7,7 +7,6 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <sys/auxv.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstddef>
@@ -117,8 +116,6 @@ void* align(std::size_t alignment, std::size_t bytes) {
 }
 
 std::size_t page_bytes() { return getauxval(AT_PAGESZ); }
-
-void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
 
 void put_line(const Text& line, void* stream) {
   fwrite(line.data(), 1, line.size(), static_cast<FILE*>(stream));
@@ -238,7 +235,8 @@ MINITC_EXPORT void malloc_stats(void) noexcept {
   if (!heap_is_usable()) return;
   Snapshot snapshot;
   Snapshot::take(g_heap, snapshot);
-  report_text(snapshot, print_line, nullptr);
+  report_text(
+      snapshot, [](const Text& line, void*) { print_line(line); }, nullptr);
 }
 
 // Writes the report as XML. EINVAL if options is not 0.

@@ -25,8 +25,6 @@ const volatile void* volatile relocation_probe = &relocation_probe;
 bool constructors_run = false;
 bool report_at_exit = false;
 
-void print_line(const Text& line, void*) { write_text(STDERR_FILENO, line); }
-
 // glibc's fork takes the lock of stdio's list of streams after the handlers ran. Who holds that
 // lock may wait for a stream, and who holds a stream may wait for memory: it has to come before our
 // locks. It may be taken twice by one thread. Absent from other libcs.
@@ -82,6 +80,7 @@ bool start_heap() {
   }
 
   Options options;
+  mute_if_stderr_is_closed();
   if (getauxval(AT_SECURE) == 0) parse_options(environ, options, say);
   g_heap.init(kernel_os(), options);
   g_stage.store(Stage::kReady, std::memory_order_release);
@@ -111,7 +110,8 @@ namespace {
   if (!report_at_exit) return;
   Snapshot snapshot;
   Snapshot::take(g_heap, snapshot);
-  report_text(snapshot, print_line, nullptr);
+  report_text(
+      snapshot, [](const Text& line, void*) { print_line(line); }, nullptr);
 }
 
 }  // namespace

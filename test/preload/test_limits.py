@@ -49,6 +49,41 @@ def test_sort_in_little_address_space(run_plain, lib, tmp_path):
   assert (result.stdout, result.stderr) == (expected.stdout, "")
 
 
+HOLD_ALL = """
+held = []
+try:
+  while True: held.append(bytearray(100000))
+except MemoryError: count, held = len(held), None
+try: bytearray(1 << 40)
+except MemoryError: print(count)
+print(len({str(i): [i] for i in range(50000)}))
+"""
+
+
+@pytest.mark.parametrize("mib", [64, 128, 512])
+def test_python_in_little_address_space(run_plain, lib, mib):
+  """Each refusal is an exception that the program gets over, and little less than without us is to
+  be had."""
+  def run(*variables):
+    result = run_plain(["prlimit", f"--as={mib << 20}", "env", "PYTHONMALLOC=malloc", *variables,
+                        "/usr/bin/python3", "-S", "-c", HOLD_ALL])
+    assert (result.returncode, result.stderr) == (0, "")
+    count, rest = result.stdout.split()
+    assert rest == "50000"
+    return int(count)
+  assert run(f"LD_PRELOAD={lib}") >= run() * 3 // 4
+
+
+def test_shell_lowers_its_own_limit(run_plain, run_preloaded):
+  """bash has allocated before, and its children start under the limit."""
+  script = ("ulimit -v 200000; a=(); for ((i = 0; i < 20000; i++)); do a+=(x$i); done; "
+            "printf '%s\\n' ${a[@]} | sort | cksum; head -c 300M /dev/zero | tail -c 250M | cksum")
+  expected = run_plain(["bash", "-c", script])
+  result = run_preloaded(["bash", "-c", script])
+  assert (result.stdout, result.returncode) == (expected.stdout, expected.returncode)
+  assert "libminitc" not in result.stderr and "exhausted" in result.stderr
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_descriptors(run_preloaded, build, closed):
   """Nothing may be opened, so no descriptor of the program's can change its meaning."""

@@ -31,25 +31,41 @@ def test_options_count_without_extra_rights(run_plain, linked):
   assert "MINITC_NONSENSE" in result.stderr and "thread-cached" in result.stderr
 
 
-def run_with_extra_rights(run, linked, mode, owner, owner_group, **kw):
-  """Runs a copy of the program that belongs to that owner and group with the given mode."""
-  if os.geteuid() != 0:
-    pytest.skip("only root can give a program to somebody else")
-  program = linked.with_name(f"secure_{mode:o}")
-  shutil.copy(linked, program)
-  os.chown(program, owner, owner_group)
-  program.chmod(mode)
+def run_with_extra_rights(run, program, **kw):
   result = run([program], OPTIONS, **kw)
   if result.stdout.startswith("plain"):
     pytest.skip("the file system is mounted nosuid")
   assert (result.returncode, result.stdout, result.stderr) == (0, "secure libminitc.so\n", "")
 
 
+def given_to(linked, mode, owner, owner_group):
+  """A copy of the program that belongs to that owner and group and has the given mode."""
+  if os.geteuid() != 0:
+    pytest.skip("only root can give a program to somebody else")
+  program = linked.with_name(f"secure_{mode:o}")
+  shutil.copy(linked, program)
+  os.chown(program, owner, owner_group)
+  program.chmod(mode)
+  return program
+
+
+AS_NOBODY = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+
+
 def test_options_are_ignored_set_user_id(run_plain, linked):
   """A program of root's, started by nobody."""
-  run_with_extra_rights(run_plain, linked, 0o4755, 0, 0, user=NOBODY, group=NOBODY,
-                        extra_groups=[])
+  run_with_extra_rights(run_plain, given_to(linked, 0o4755, 0, 0), **AS_NOBODY)
 
 
 def test_options_are_ignored_set_group_id(run_plain, linked):
-  run_with_extra_rights(run_plain, linked, 0o2755, 0, NOBODY)
+  run_with_extra_rights(run_plain, given_to(linked, 0o2755, 0, NOBODY))
+
+
+def test_options_are_ignored_file_capabilities(run_plain, linked):
+  """A program with a right of root's, started by nobody."""
+  program = given_to(linked, 0o755, 0, 0)
+  done = subprocess.run(["setcap", "cap_net_bind_service=ep", program], capture_output=True,
+                        text=True, check=False)
+  if done.returncode != 0:
+    pytest.skip(done.stderr.strip())
+  run_with_extra_rights(run_plain, program, **AS_NOBODY)

@@ -289,6 +289,24 @@ TEST_CASE("os: say() writes one line, die() a line and aborts") {
   CHECK(ending_of([] { die(Text() << "no more"); }) == death("no more"));
 }
 
+TEST_CASE("os: nothing is said where stderr was closed at the start") {
+  CHECK(ending_of([] {
+          const int kept = dup(STDERR_FILENO);
+          close(STDERR_FILENO);
+          errno = 777;
+          mute_if_stderr_is_closed();
+          if (errno != 777) _exit(1);
+          dup2(kept, STDERR_FILENO);  // as if the program had opened a file
+          say(Text() << "hello");
+          print_line(Text() << "hello\n");
+          die(Text() << "no more");
+        }) == "SIGABRT: ");
+  CHECK(ending_of([] {
+          mute_if_stderr_is_closed();
+          say(Text() << "hello");
+        }) == "exit 0: libminitc: hello\n");
+}
+
 TEST_CASE("os: a line that is cut off is still a line") {
   const std::string line = ending_of([] { say(Text() << std::string(1000, 'x').c_str()); });
   CHECK(line.find("exit 0: libminitc: xxxx") == 0);
