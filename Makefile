@@ -23,7 +23,7 @@ CXXFLAGS ?= -O2 -g
 COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread -fvisibility=hidden
 LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC \
              -ftls-model=initial-exec -fno-plt -fsemantic-interposition -ffunction-sections \
-             -fdata-sections
+             -fdata-sections -foptimize-sibling-calls
 # The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.
 LINK     ?= $(if $(findstring clang,$(CXX)),clang,$(CROSS)gcc)
 LDFLAGS  ?=
@@ -63,7 +63,7 @@ debug:
 RUN_PACKAGES   := python3 sqlite3
 TEST_PACKAGES  := $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
                   binutils strace libcap2-bin procps gdb heaptrack valgrind libfaketime man-db \
-                  openssh-server python3-numpy
+                  openssh-server python3-numpy php-cli php-mbstring php-xml
 CHECK_PACKAGES := python3 python3-pytest binutils clang clang-tidy clang-format libclang-rt-dev
 
 .PHONY: run

@@ -6,12 +6,25 @@
 #include <bit>
 
 namespace minitc {
+namespace {
 
-void CentralCache::init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap) {
+// A bad pointer in a batch is tagged where it stands. No address of the heap has the bit.
+constexpr std::uintptr_t kBadTag = std::uintptr_t{1} << 63;
+static_assert(kAddressBits < 63);
+
+void tag(void*& ptr) {
+  ptr = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(ptr) | kBadTag);
+}
+
+}  // namespace
+
+void CentralCache::init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap,
+                        BadPointers& bad) {
   cls_ = cls;
   arena_ = &arena;
   map_ = &map;
   heap_ = &heap;
+  bad_ = &bad;
 }
 
 std::size_t CentralCache::refill(void** out, std::size_t count) {
@@ -33,6 +46,7 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
     Span* const span = new_span();
     if (span == nullptr) break;
     const LockGuard guard(lock_, *this);
+    span->cls = static_cast<std::uint8_t>(cls_);
     ++spans_;
     free_objects_ += span->free_count;
     n += carve_locked(span, out + n, count - n);
@@ -41,8 +55,9 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
   return n;
 }
 
-void CentralCache::spill(void* const* objects, std::size_t count, Caller caller) {
-  admit(objects, count, caller);
+void CentralCache::spill(void** objects, std::size_t count, Call call) {
+  count = admit(objects, count, call);
+  if (count == 0) return;
   void** store = store_.load(std::memory_order_acquire);
   if (store == nullptr) store = make_store();
   SpanList empties;
@@ -92,8 +107,7 @@ CentralStats CentralCache::stats() {
 // The small span of this class that `ptr` is in, or null.
 Span* CentralCache::span_of(const void* ptr) const {
   Span* const span = map_->span_at(PageId::of(ptr));
-  const bool is_ours = span != nullptr && span->state == SpanState::kSmall && span->cls == cls_;
-  return is_ours ? span : nullptr;
+  return span != nullptr && span->cls == cls_ ? span : nullptr;
 }
 
 // Decides by the pointer's place alone; whether the object is home is not looked at.
@@ -111,72 +125,111 @@ CentralCache::Place CentralCache::place_of(const void* ptr) const {
 // Calls visit(span, index, mask, first, last) for each stretch [first, last) of the pointers whose
 // bits are in one word of a span's bitmaps: that of object `index`. Batches were carved in order of
 // address, so that stretches tend to be long, and a span is looked up once for its neighbours too.
-// Dies of a bad pointer.
+// Stops at the first pointer that is not the beginning of an object; returns how many it has
+// passed.
 template <typename Visit>
-void CentralCache::for_each_word(void* const* objects, std::size_t count, Caller caller,
-                                 Visit&& visit) const {
+std::size_t CentralCache::for_each_word(void** objects, std::size_t count, Visit&& visit) const {
   const SizeClass c = size_class();
   const std::size_t objects_bytes = std::size_t{c.objects} * c.bytes;
   Span* span = nullptr;
   std::uintptr_t start = 0;
   std::size_t word = 0;
   std::uint64_t mask = 0;
-  std::size_t first = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(objects[i]);
+  void** first = objects;
+  void** at = objects;
+  for (void** const end = objects + count; at != end; ++at) {
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(*at);
     Span* here = span;
     if (here == nullptr || address - start >= objects_bytes) {
-      here = span_of(objects[i]);
+      here = span_of(*at);
       start = here != nullptr ? here->start.address() : address;
     }
     const std::size_t offset = address - start;
     const std::size_t index = object_index(c, offset);
-    if (here == nullptr || offset >= objects_bytes || index * c.bytes != offset) [[unlikely]] {
-      die_of_bad_pointer(caller, objects[i], place_of(objects[i]).finding);
-    }
+    if (here == nullptr || offset >= objects_bytes || index * c.bytes != offset) [[unlikely]]
+      break;
     const std::uint64_t bit = Span::mask_of(index);
     if (here != span || index / 64 != word || (mask & bit) != 0) {
-      if (span != nullptr) visit(span, word * 64, mask, objects + first, objects + i);
+      if (span != nullptr) visit(span, word * 64, mask, first, at);
       span = here;
       word = index / 64;
       mask = 0;
-      first = i;
+      first = at;
     }
     mask |= bit;
   }
-  if (span != nullptr) visit(span, word * 64, mask, objects + first, objects + count);
+  if (span != nullptr) visit(span, word * 64, mask, first, at);
+  return static_cast<std::size_t>(at - objects);
 }
 
-// Checks each pointer and marks its object as home.
-void CentralCache::admit(void* const* objects, std::size_t count, Caller caller) {
-  for_each_word(
-      objects, count, caller,
-      [=, this](Span* span, std::size_t index, std::uint64_t mask, void* const* first,
-                void* const* last) {
-        const std::uint64_t freed_before =
-            span->home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
-        if (freed_before == 0) [[likely]]
-          return;
-        while (first + 1 != last && (freed_before & Span::mask_of(place_of(*first).index)) == 0) {
-          ++first;
-        }
-        die_of_bad_pointer(caller, *first, {Verdict::kFreed});
-      });
+// Marks the objects as home and leaves out those that cannot be. Returns how many are left.
+std::size_t CentralCache::admit(void** objects, std::size_t count, Call call) {
+  bool all_good;
+  if (bad_->ignored()) {
+    const LockGuard guard(lock_, *this);
+    all_good = mark_home(objects, count);
+  } else {
+    all_good = mark_home(objects, count);
+  }
+  return all_good ? count : leave_out_tagged(objects, count, call);
+}
+
+// Marks each object as home. Tags pointers to none, and to one that is home already; false if there
+// are any.
+bool CentralCache::mark_home(void** objects, std::size_t count) {
+  bool all_good = true;
+  const auto mark = [&](Span* span, std::size_t index, std::uint64_t mask, void** first,
+                        void** last) {
+    const std::uint64_t home_before =
+        span->home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
+    if (home_before == 0) [[likely]]
+      return;
+    all_good = false;
+    for (; first != last; ++first) {
+      const std::size_t offset = reinterpret_cast<std::uintptr_t>(*first) - span->start.address();
+      if ((home_before & Span::mask_of(object_index(size_class(), offset))) != 0) tag(*first);
+    }
+  };
+  std::size_t done = for_each_word(objects, count, mark);
+  while (done != count) [[unlikely]] {
+      all_good = false;
+      tag(objects[done++]);
+      done += for_each_word(objects + done, count - done, mark);
+    }
+  return all_good;
+}
+
+// Reports the tagged pointers and moves the others together. Returns how many those are.
+MINITC_COLD std::size_t CentralCache::leave_out_tagged(void** objects, std::size_t count,
+                                                       Call call) const {
+  std::size_t good = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(objects[i]);
+    if ((address & kBadTag) == 0) {
+      objects[good++] = objects[i];
+      continue;
+    }
+    const void* const ptr = reinterpret_cast<void*>(address & ~kBadTag);
+    const Finding finding = place_of(ptr).finding;
+    bad_->report(call, ptr, finding.verdict == Verdict::kLive ? Finding{Verdict::kFreed} : finding);
+  }
+  return good;
 }
 
 // Marks objects that were in the store as away.
-void CentralCache::dismiss(void* const* objects, std::size_t count) {
-  for_each_word(objects, count, Caller::kFree,
-                [](Span* span, std::size_t index, std::uint64_t mask, void* const*, void* const*) {
-                  span->home_word(index).fetch_and(~mask, std::memory_order_relaxed);
-                });
+void CentralCache::dismiss(void** objects, std::size_t count) {
+  const std::size_t done = for_each_word(
+      objects, count, [](Span* span, std::size_t index, std::uint64_t mask, void**, void**) {
+        span->home_word(index).fetch_and(~mask, std::memory_order_relaxed);
+      });
+  MINITC_CHECK(done == count);  // I7
 }
 
-// A span with all its objects free, in no list.
+// A span with all its objects free, in no list. It gets its class number under the lock.
 Span* CentralCache::new_span() {
   Span* const span = heap_->acquire_small(cls_);
   if (span == nullptr) return nullptr;
-  const std::size_t words = span->words();
+  const std::size_t words = size_class().words();
   span->bits = span->own_bits;
   if (words > 1) {
     const unsigned shift = MetadataArena::shift_of(2 * words * sizeof(std::uint64_t));
@@ -203,8 +256,9 @@ void CentralCache::delete_spans(SpanList& empties) {
     Span* const span = empties.front();
     empties.remove(span);
     if (span->bits != span->own_bits) {
+      const std::size_t words = size_class().words();
       arena_->deallocate_block(span->bits,
-                               MetadataArena::shift_of(2 * span->words() * sizeof(std::uint64_t)));
+                               MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
     }
     heap_->release_small(span);
   }
@@ -272,19 +326,22 @@ std::size_t CentralCache::carve_locked(Span* span, void** out, std::size_t count
 
 // Puts objects that are home, but in no span, into their spans. Spans that are then all free go to
 // `empties`.
-void CentralCache::send_home_locked(void* const* objects, std::size_t count, SpanList& empties) {
-  for_each_word(objects, count, Caller::kFree,
-                [&](Span* span, std::size_t index, std::uint64_t mask, void* const*, void* const*)
-                    MINITC_NO_THREAD_SAFETY_ANALYSIS {
-                      MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
-                      span->free_word(index) |= mask;
-                      change_free_count_locked(
-                          span, span->free_count + static_cast<std::size_t>(std::popcount(mask)));
-                      if (span->free_count != size_class().objects) return;
-                      --spans_;
-                      free_objects_ -= span->free_count;
-                      empties.push(span);
-                    });
+void CentralCache::send_home_locked(void** objects, std::size_t count, SpanList& empties) {
+  const std::size_t done = for_each_word(
+      objects, count,
+      [&](Span* span, std::size_t index, std::uint64_t mask, void**, void**)
+          MINITC_NO_THREAD_SAFETY_ANALYSIS {
+            MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
+            span->free_word(index) |= mask;
+            change_free_count_locked(
+                span, span->free_count + static_cast<std::size_t>(std::popcount(mask)));
+            if (span->free_count != size_class().objects) return;
+            --spans_;
+            free_objects_ -= span->free_count;
+            span->cls = 0;  // whoever frees one of its objects again finds no span
+            empties.push(span);
+          });
+  MINITC_CHECK(done == count);  // I7
 }
 
 // --- Self-check --------------------------------------------------------------------------------

@@ -6,7 +6,9 @@
 //
 // Thread safety: all public methods may be called from any thread. The lock guards the store and
 // the spans' lists and `free` bits; under it no system call is made. A span's `home` bits are
-// atomic: the thread that has the objects in hand changes them, mostly outside the lock.
+// atomic: the thread that has the objects in hand changes them, mostly outside the lock. Where bad
+// pointers are ignored it does so under the lock, as then it may have none in hand: a span has its
+// class number while it has bitmaps, and that too is guarded by the lock.
 //
 // Invariants: I7  Every object of a small span is in exactly one place: with the program or in a
 //                 thread cache (home 0, free 0), in the store (home 1, free 0), in its span
@@ -41,13 +43,13 @@ struct CentralStats {
 class alignas(64) CentralCache {
  public:
   constexpr CentralCache() = default;
-  void init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap);
+  void init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap, BadPointers& bad);
 
   // Puts up to `count` (at least 1) objects into `out` and returns how many; 0 if the OS refuses.
   std::size_t refill(void** out, std::size_t count) MINITC_EXCLUDES(lock_);
-  // Takes `count` pointers back. Dies, naming `caller`, if one is not an object of this class that
-  // is away from home.
-  void spill(void* const* objects, std::size_t count, Caller caller) MINITC_EXCLUDES(lock_);
+  // Takes `count` pointers back; the array is undefined afterwards. One that is not an object of
+  // this class that is away from home is reported, with `call`; if that returns, it is left out.
+  void spill(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
 
   // Where in this class's span `ptr` points; its page is one of this class.
   Finding find(const void* ptr) const;
@@ -76,15 +78,17 @@ class alignas(64) CentralCache {
   Span* span_of(const void* ptr) const;
   Place place_of(const void* ptr) const;
   template <typename Visit>
-  void for_each_word(void* const* objects, std::size_t count, Caller caller, Visit&& visit) const;
-  void admit(void* const* objects, std::size_t count, Caller caller);
-  void dismiss(void* const* objects, std::size_t count);
+  std::size_t for_each_word(void** objects, std::size_t count, Visit&& visit) const;
+  std::size_t admit(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
+  bool mark_home(void** objects, std::size_t count);
+  std::size_t leave_out_tagged(void** objects, std::size_t count, Call call) const;
+  void dismiss(void** objects, std::size_t count);
   Span* new_span() MINITC_EXCLUDES(lock_);
   void delete_spans(SpanList& empties) MINITC_EXCLUDES(lock_);
   void** make_store() MINITC_EXCLUDES(lock_);
   void change_free_count_locked(Span* span, std::size_t count) MINITC_REQUIRES(lock_);
   std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
-  void send_home_locked(void* const* objects, std::size_t count, SpanList& empties)
+  void send_home_locked(void** objects, std::size_t count, SpanList& empties)
       MINITC_REQUIRES(lock_);
   std::size_t store_room_locked() const MINITC_REQUIRES(lock_);
   std::size_t store_capacity() const { return 2 * std::size_t{size_class().batch}; }
@@ -96,6 +100,7 @@ class alignas(64) CentralCache {
   MetadataArena* arena_ = nullptr;
   PageMap* map_ = nullptr;
   PageHeap* heap_ = nullptr;
+  BadPointers* bad_ = nullptr;
 
   std::atomic<void**> store_{nullptr};  // made at the first spill; what it points to is guarded
   std::size_t stored_ MINITC_GUARDED_BY(lock_) = 0;

@@ -47,7 +47,10 @@ bool Heap::init(const Os& os, const Options& options) {
   arena_.init(os_);
   map_.init(os_);
   pages_.init(os_, arena_, map_, options.free_bound);
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].init(cls, arena_, map_, pages_);
+  bad_.init(options.on_bad_free == Options::kIgnore);
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    central_[cls].init(cls, arena_, map_, pages_, bad_);
+  }
   share_.arena = &arena_;
   share_.central = central_;
   cache_total_bytes_ = static_cast<std::ptrdiff_t>(options.thread_cache_total);
@@ -97,25 +100,26 @@ void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) 
 // --- Deallocation ------------------------------------------------------------------------------
 
 // Never makes a cache: a thread that only frees may be past the point where its end is noticed.
-void Heap::deallocate_slow(void* ptr) {
+void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
   if (address == 0) return;
   const unsigned cls = map_.covers(address) ? map_.class_at(address) : 0;
   if (cls == 0) {
     const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
-    if (finding.verdict != Verdict::kLive) die_of_bad_pointer(Caller::kFree, ptr, finding);
+    if (finding.verdict != Verdict::kLive) bad_.report({Caller::kFree, site}, ptr, finding);
   } else if (ThreadCache* const cache = current_cache(); cache != nullptr) {
     const CacheLease lease(cache);
-    cache->spill(cls, ptr);
+    cache->spill(cls, ptr, site);
   } else {
-    central_[cls].spill(&ptr, 1, Caller::kFree);
+    central_[cls].spill(&ptr, 1, {Caller::kFree, site});
   }
 }
 
 // --- Resizing ----------------------------------------------------------------------------------
 
-void* Heap::resize(void* ptr, std::size_t bytes) {
-  const Finding old = find_or_die(ptr, Caller::kRealloc);
+void* Heap::resize(void* ptr, std::size_t bytes, std::uintptr_t site) {
+  const Finding old = find_or_report(ptr, {Caller::kRealloc, site});
+  if (old.verdict != Verdict::kLive) return nullptr;
   if (bytes == 0) {
     deallocate(ptr);
     return nullptr;
@@ -162,8 +166,9 @@ Span* Heap::acquire_roomy(PageCount pages) {
   return span != nullptr ? span : pages_.acquire_large(pages, kOnePage);
 }
 
-std::size_t Heap::usable_size(const void* ptr) {
-  return find_or_die(ptr, Caller::kUsableSize).bytes;
+std::size_t Heap::usable_size(const void* ptr, std::uintptr_t site) {
+  const Finding finding = find_or_report(ptr, {Caller::kUsableSize, site});
+  return finding.verdict == Verdict::kLive ? finding.bytes : 0;
 }
 
 Finding Heap::find(const void* ptr) {
@@ -177,9 +182,9 @@ Finding Heap::find(const void* ptr) {
   return pages_.find(ptr);
 }
 
-Finding Heap::find_or_die(const void* ptr, Caller caller) {
+Finding Heap::find_or_report(const void* ptr, Call call) {
   const Finding finding = find(ptr);
-  if (finding.verdict != Verdict::kLive) die_of_bad_pointer(caller, ptr, finding);
+  if (finding.verdict != Verdict::kLive) bad_.report(call, ptr, finding);
   return finding;
 }
 

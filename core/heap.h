@@ -94,14 +94,20 @@ class Heap {
   void* allocate_aligned(std::size_t bytes, std::size_t alignment);
   // The same, all zero.
   void* allocate_zeroed(std::size_t bytes);
-  // Frees an object; dies of a bad pointer.
-  MINITC_COLD void deallocate_slow(void* ptr);
+  // The three below report bad pointers (BadPointers::report), with `site` as the call's. Where
+  // they are ignored the program goes on, and nothing has happened.
+  // Frees an object.
+  MINITC_COLD void deallocate_slow(void* ptr, std::uintptr_t site = 0);
   // The object at `ptr`, with all its bytes, moved if need be to where it has `bytes`; null, and
-  // the object unchanged, if the OS refuses. With 0 bytes it is freed, and null. Dies of a bad
+  // the object unchanged, if the OS refuses. With 0 bytes it is freed, and null. Null for a bad
   // pointer.
-  void* resize(void* ptr, std::size_t bytes);
-  // The bytes of the object at `ptr` that the program may use. Dies of a bad pointer.
-  std::size_t usable_size(const void* ptr);
+  void* resize(void* ptr, std::size_t bytes, std::uintptr_t site = 0);
+  // The bytes of the object at `ptr` that the program may use; 0 for a bad pointer.
+  std::size_t usable_size(const void* ptr, std::uintptr_t site = 0);
+  // Where `ptr` points. An object in a thread cache counts as live.
+  Finding find(const void* ptr);
+  // A plugin is loaded that may use libc's malloc.
+  void expect_deepbind() { bad_.expect_deepbind(); }
 
   // Gives free memory back to the OS: all that is in whole free pages once this thread's cache and
   // the central stores are emptied. The bytes returned.
@@ -127,8 +133,7 @@ class Heap {
   void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
   void* resize_large(Span* span, std::size_t bytes);
   Span* acquire_roomy(PageCount pages);
-  Finding find(const void* ptr);
-  Finding find_or_die(const void* ptr, Caller caller);
+  Finding find_or_report(const void* ptr, Call call);
 
   std::size_t small_slots_ = 0;  // slots that the fast path serves; 0 until open()
   PageMap map_;
@@ -142,6 +147,7 @@ class Heap {
   std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
+  BadPointers bad_;
 };
 
 extern constinit Heap g_heap;

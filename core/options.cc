@@ -3,6 +3,11 @@
 #include <string.h>
 
 namespace minitc {
+namespace {
+
+const char* const kOnBadFree[] = {"abort", "ignore"};
+
+}  // namespace
 
 const OptionRow kOptionRows[kOptionCount] = {
     {"MINITC_STATS", &Options::stats, 0, 1, false, "print a report to stderr at exit"},
@@ -14,6 +19,10 @@ const OptionRow kOptionRows[kOptionCount] = {
      "most bytes that all threads together may cache"},
     {"MINITC_FREE_BOUND", &Options::free_bound, 0, std::size_t{1} << 46, true,
      "free bytes that stay committed; 0: 32M or an eighth of the live heap, whichever is more"},
+    {"MINITC_ON_BAD_FREE", &Options::on_bad_free, Options::kAbort, Options::kIgnore, false,
+     "after the message about a bad pointer: abort, or ignore the call and go on", kOnBadFree},
+    {"MINITC_KEEP_DEEPBIND", &Options::keep_deepbind, 0, 1, false,
+     "dlopen heeds RTLD_DEEPBIND: plugins may then use libc's malloc"},
 };
 
 namespace {
@@ -39,6 +48,14 @@ bool parse_number(const char* s, bool in_bytes, std::size_t& value) {
   return !__builtin_mul_overflow(value, factor, &value);
 }
 
+// The number of the word that `s` is; false if it is none.
+bool parse_word(const char* s, const OptionRow& row, std::size_t& value) {
+  for (value = 0; value <= row.max; ++value) {
+    if (strcmp(s, row.words[value]) == 0) return true;
+  }
+  return false;
+}
+
 void parse_one(const char* variable, Options& options, void (*complain)(const Text&)) {
   const char* const equals = strchr(variable, '=');
   if (equals == nullptr) return;
@@ -48,7 +65,12 @@ void parse_one(const char* variable, Options& options, void (*complain)(const Te
     if (strlen(row.name) != name_length || strncmp(variable, row.name, name_length) != 0) continue;
     std::size_t value;
     text << variable;
-    if (!parse_number(equals + 1, row.in_bytes, value)) {
+    const bool is_word = row.words != nullptr;
+    if (is_word && !parse_word(equals + 1, row, value)) {
+      text << ": not one of " << row.words[0];
+      for (std::size_t i = 1; i <= row.max; ++i) text << '|' << row.words[i];
+      text << ", ignored";
+    } else if (!is_word && !parse_number(equals + 1, row.in_bytes, value)) {
       text << ": not a number, ignored";
     } else if (value < row.min || value > row.max) {
       text << ": out of range " << row.min << ".." << row.max << ", ignored";
@@ -75,7 +97,11 @@ void parse_options(const char* const* environment, Options& options,
 }
 
 void describe_options(const Options& options, Text& text) {
-  for (const OptionRow& row : kOptionRows) text << ' ' << row.name << '=' << options.*row.field;
+  for (const OptionRow& row : kOptionRows) {
+    const std::size_t value = options.*row.field;
+    text << ' ' << row.name << '=';
+    row.words == nullptr ? text << value : text << row.words[value];
+  }
 }
 
 }  // namespace minitc

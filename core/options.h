@@ -15,6 +15,10 @@ struct Options {
   std::size_t check_free = 0;
   std::size_t thread_cache_total = 32 * 1024 * 1024;
   std::size_t free_bound = 0;
+  std::size_t on_bad_free = kAbort;
+  std::size_t keep_deepbind = 0;
+
+  enum : std::size_t { kAbort, kIgnore };  // of on_bad_free
 };
 
 struct OptionRow {
@@ -24,14 +28,15 @@ struct OptionRow {
   std::size_t max;
   bool in_bytes;  // the value may end in K, M or G
   const char* help;
+  const char* const* words = nullptr;  // names of the values from 0 to max; null: they are numbers
 };
 
-inline constexpr std::size_t kOptionCount = 5;
+inline constexpr std::size_t kOptionCount = 7;
 extern const OptionRow kOptionRows[kOptionCount];
 
 // Sets what `environment` (as environ; null: empty) says of options. Variables that begin with
-// MINITC_ but name none, and values that are no number or out of bounds, are passed to `complain`,
-// one line each, and change nothing.
+// MINITC_ but name none, and values that are no number (no word) or out of bounds, are passed to
+// `complain`, one line each, and change nothing.
 void parse_options(const char* const* environment, Options& options, void (*complain)(const Text&));
 
 // Appends " NAME=value" for each option.

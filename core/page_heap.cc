@@ -44,10 +44,7 @@ Span* PageHeap::acquire(PageCount pages, PageCount alignment, SpanState state, F
 
 Span* PageHeap::acquire_small(unsigned cls) {
   return acquire(PageCount{kSizeClasses[cls].pages}, kOnePage, SpanState::kSmall,
-                 [this, cls](Span* span) {
-                   span->cls = static_cast<std::uint8_t>(cls);
-                   map_->set_small(span);
-                 });
+                 [this, cls](Span* span) { map_->set_small(span, cls); });
 }
 
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
@@ -334,7 +331,8 @@ void PageHeap::put_back_locked(Span* span, SpanState state) {
 Finding PageHeap::find_locked(const void* ptr) {
   if (!map_->covers(reinterpret_cast<std::uintptr_t>(ptr))) return {Verdict::kForeign};
   const PageId page = PageId::of(ptr);
-  const Span* const span = map_->last_span_up_to(page);
+  // No span is longer than all that is mapped. A foreign pointer is mostly far away.
+  const Span* const span = map_->last_span_up_to(page, stats_.mapped);
   if (span == nullptr || page >= span->end()) return {Verdict::kForeign};
   if (span->state != SpanState::kLarge) return {Verdict::kStale};
   const bool at_start = span->start.ptr() == ptr;

@@ -44,7 +44,8 @@ class PageHeap {
   // `free_bound_bytes`: committed free memory to keep, 0 for the default bound.
   void init(const Os& os, MetadataArena& arena, PageMap& map, std::size_t free_bound_bytes);
 
-  // A span for objects of class `cls`, all of them free and home; null if the OS refuses.
+  // A span for objects of class `cls`; null if the OS refuses. The central cache gives it its class
+  // number, when it has made the bitmaps, and takes it away again before release_small().
   Span* acquire_small(unsigned cls) MINITC_EXCLUDES(lock_);
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
   // null if the OS refuses.

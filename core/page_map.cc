@@ -18,15 +18,13 @@ Span* PageMap::span_at(PageId page) const {
   return leaf == nullptr ? nullptr : leaf->span[index_of(page)];
 }
 
-Span* PageMap::last_span_up_to(PageId page) const {
-  for (std::size_t i = page.value >> kLeafShift; i < root_limit_; --i) {  // ends by wrapping
-    if (root_[i] == 0) continue;
-    const PageId first{i << kLeafShift};
-    const Leaf* const leaf = leaf_of(first);
-    std::size_t index = i == page.value >> kLeafShift ? index_of(page) : kLeafPages - 1;
-    for (; index < kLeafPages; --index) {
-      if (leaf->span[index] != nullptr) return leaf->span[index];
-    }
+Span* PageMap::last_span_up_to(PageId page, PageCount pages) const {
+  if (page.value >> kLeafShift >= root_limit_) return nullptr;
+  for (std::size_t back = 0; back < pages.value && back <= page.value;) {
+    const PageId at{page.value - back};
+    const Leaf* const leaf = leaf_of(at);
+    if (leaf != nullptr && leaf->span[index_of(at)] != nullptr) return leaf->span[index_of(at)];
+    back += leaf != nullptr ? 1 : index_of(at) + 1;
   }
   return nullptr;
 }
@@ -55,9 +53,9 @@ void PageMap::put_ends(const Span* span, Span* value) {
   put(span->end() - kOnePage, 0, value);
 }
 
-void PageMap::set_small(Span* span) {
+void PageMap::set_small(Span* span, unsigned cls) {
   for (PageId page = span->start; page < span->end(); page = page + kOnePage) {
-    put(page, span->cls, span);
+    put(page, cls, span);
   }
 }
 

@@ -44,8 +44,8 @@ class PageMap {
   }
   // The span that `page` is registered for, or null.
   Span* span_at(PageId page) const;
-  // The last page not above `page` that has a span, or null if there is none. Slow.
-  Span* last_span_up_to(PageId page) const;
+  // The span of the last page that has one among the `pages` that end with `page`, or null. Slow.
+  Span* last_span_up_to(PageId page, PageCount pages) const;
 
   // Makes room for entries of the pages. False if the OS refuses.
   bool ensure(PageId start, PageCount pages);
@@ -54,7 +54,7 @@ class PageMap {
   void set_ends(Span* span) { put_ends(span, span); }
   void clear_ends(Span* span) { put_ends(span, nullptr); }
   // Small spans are registered at every page, with their class.
-  void set_small(Span* span);
+  void set_small(Span* span, unsigned cls);
   void clear_small(Span* span);
 
   std::size_t reserved_bytes() const {

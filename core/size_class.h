@@ -20,6 +20,8 @@ struct SizeClass {
   std::uint16_t batch;       // objects that move between tiers at a time, at most
   std::uint16_t max_cached;  // objects of one thread, at most; a power of two
   std::uint64_t reciprocal;  // of `bytes`, for object_index()
+
+  constexpr std::size_t words() const { return (objects + 63U) / 64; }  // of a bitmap
 };
 
 // Class 0 is "not a small object".

@@ -58,7 +58,7 @@ struct Span {
   SpanState state;
   bool zero = false;     // in use: its pages were all zero when it was acquired
   bool moved = false;    // large: its pages came by Os::move, it may be a mapping of its own
-  std::uint8_t cls = 0;  // small: the size class
+  std::uint8_t cls = 0;  // small, with bitmaps: the size class (class lock)
   std::uint32_t free_count = 0;  // small: objects in the span, that is bits set in `free`
   // kReturning: the holder_number() of the thread that returns it.
   std::uint32_t& returned_by() { return free_count; }
@@ -77,7 +77,7 @@ struct Span {
   }
 
   const SizeClass& size_class() const { return kSizeClasses[cls]; }
-  std::size_t words() const { return (size_class().objects + 63U) / 64; }
+  std::size_t words() const { return size_class().words(); }
   std::uint64_t& free_word(std::size_t index) { return bits[index / 64]; }
   std::atomic_ref<std::uint64_t> home_word(std::size_t index) const {
     return std::atomic_ref<std::uint64_t>(bits[words() + index / 64]);

@@ -37,10 +37,10 @@ void* ThreadCache::refill(unsigned cls) {
   return pop(cls);
 }
 
-void ThreadCache::spill(unsigned cls, void* ptr) {
+void ThreadCache::spill(unsigned cls, void* ptr, std::uintptr_t site) {
   count_slow_call();
   if (is_full(cls) && !grow(cls)) {
-    if (capacity(cls) == 0) return central(cls).spill(&ptr, 1, Caller::kFree);
+    if (capacity(cls) == 0) return central(cls).spill(&ptr, 1, {Caller::kFree, site});
     spill_oldest(cls, std::max(capacity(cls) / 2, std::size_t{1}));
   }
   push(cls, ptr);
@@ -104,7 +104,7 @@ void ThreadCache::spill_oldest(unsigned cls, std::size_t count) {
   void** const base = base_[cls];
   const std::size_t batch = kSizeClasses[cls].batch;
   for (std::size_t done = 0; done < count; done += batch) {
-    central(cls).spill(base + done, std::min(batch, count - done), Caller::kFreeLate);
+    central(cls).spill(base + done, std::min(batch, count - done), {Caller::kFreeLate, cls});
   }
   const std::size_t left = static_cast<std::size_t>(cursor_[cls] - base) - count;
   memmove(base, base + count, left * sizeof(void*));

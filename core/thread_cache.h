@@ -59,8 +59,8 @@ class ThreadCache {
 
   // An object of a class that is_empty(), or null if the OS refuses.
   MINITC_COLD void* refill(unsigned cls);
-  // Takes `ptr` of a class that is_full().
-  MINITC_COLD void spill(unsigned cls, void* ptr);
+  // Takes `ptr` of a class that is_full(); `site`, for the blame: of the call of free.
+  MINITC_COLD void spill(unsigned cls, void* ptr, std::uintptr_t site);
   // Gives all objects and all capacity back. The cache is then as new.
   void flush();
 

@@ -36,7 +36,7 @@ MINITC_COLD void free_slow(void* ptr) {
   if (ptr == nullptr) return;
   if (bootstrap_owns(ptr)) return bootstrap_deallocate(ptr);
   // Not usable: in a signal handler that interrupted the heap. The object is lost.
-  if (heap_is_usable()) g_heap.deallocate_slow(ptr);
+  if (heap_is_usable()) g_heap.deallocate_slow(ptr, call_site());
 }
 
 [[gnu::alias("malloc"), gnu::visibility("hidden")]] void* own_malloc(std::size_t bytes) noexcept;
@@ -85,14 +85,17 @@ MINITC_HOT void* clear(char* object, std::size_t bytes) {
 }
 
 // As realloc().
-void* resize(void* ptr, std::size_t bytes) {
+void* resize(void* ptr, std::size_t bytes, std::uintptr_t site) {
   if (ptr == nullptr) return g_heap.allocate(bytes, malloc_slow);
   if (bytes > PTRDIFF_MAX) return or_enomem(nullptr);
   if (!bootstrap_owns(ptr)) {
     // Not usable: in a signal handler that interrupted the heap, where nothing can be looked up.
     if (!heap_is_usable()) return or_enomem(nullptr);
-    void* const object = g_heap.resize(ptr, bytes);
-    return bytes == 0 ? nullptr : or_enomem(object);
+    void* const object = g_heap.resize(ptr, bytes, site);
+    if (object != nullptr || bytes == 0) return object;
+    if (g_heap.find(ptr).verdict == Verdict::kLive) return or_enomem(nullptr);
+    errno = EINVAL;  // a bad pointer, and bad pointers are ignored
+    return nullptr;
   }
   if (bytes == 0) {
     bootstrap_deallocate(ptr);
@@ -160,7 +163,9 @@ MINITC_EXPORT void* calloc(std::size_t count, std::size_t size) noexcept {
 
 // C23 7.24.3.7. As glibc: 0 bytes free the object and give null. Every byte that
 // malloc_usable_size() granted is kept, as far as the new size reaches.
-MINITC_EXPORT void* realloc(void* ptr, std::size_t bytes) noexcept { return resize(ptr, bytes); }
+MINITC_EXPORT void* realloc(void* ptr, std::size_t bytes) noexcept {
+  return resize(ptr, bytes, call_site());
+}
 
 // glibc; POSIX.1-2024. Through the dynamic symbol, as in glibc: a program that has its own
 // realloc() has it called here too, and so does valgrind, which knows no reallocarray(). Before the
@@ -169,7 +174,7 @@ MINITC_EXPORT void* reallocarray(void* ptr, std::size_t count, std::size_t size)
   std::size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) return or_enomem(nullptr);
   const bool is_bound = g_stage.load(std::memory_order_relaxed) == Stage::kReady;
-  return is_bound ? ::realloc(ptr, bytes) : resize(ptr, bytes);
+  return is_bound ? ::realloc(ptr, bytes) : resize(ptr, bytes, call_site());
 }
 
 // --- Aligned ------------------------------------------------------------------------------------
@@ -219,7 +224,7 @@ int __posix_memalign(void** out, std::size_t alignment, std::size_t bytes) noexc
 MINITC_EXPORT std::size_t malloc_usable_size(void* ptr) noexcept {
   if (ptr == nullptr) return 0;
   if (bootstrap_owns(ptr)) return bootstrap_usable_size(ptr);
-  return heap_is_usable() ? g_heap.usable_size(ptr) : 0;
+  return heap_is_usable() ? g_heap.usable_size(ptr, call_site()) : 0;
 }
 
 // Gives free memory back to the OS; the bytes to keep are not looked at. 1 if any was given back.

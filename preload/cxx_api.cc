@@ -86,7 +86,6 @@ MINITC_COLD void* call_runtime_nothrow(const char* symbol, std::size_t bytes,
 }
 
 // Our own forms under names that no program replaces.
-#define MINITC_OWN(symbol) [[gnu::alias(symbol), gnu::visibility("hidden")]]
 MINITC_OWN("_Znwm") void* own_new(std::size_t bytes);
 MINITC_OWN("_Znam") void* own_new_array(std::size_t bytes);
 MINITC_OWN("_ZnwmSt11align_val_t")

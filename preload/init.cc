@@ -15,6 +15,7 @@
 namespace minitc {
 
 std::atomic<Stage> g_stage{Stage::kCold};
+Options g_options;
 
 namespace {
 
@@ -23,7 +24,6 @@ namespace {
 // the compiler would know better.
 const volatile void* volatile relocation_probe = &relocation_probe;
 bool constructors_run = false;
-bool report_at_exit = false;
 
 // glibc's fork takes the lock of stdio's list of streams after the handlers ran. Who holds that
 // lock may wait for a stream, and who holds a stream may wait for memory: it has to come before our
@@ -79,21 +79,19 @@ bool start_heap() {
     return expected == Stage::kReady;
   }
 
-  Options options;
   mute_if_stderr_is_closed();
-  if (getauxval(AT_SECURE) == 0) parse_options(environ, options, say);
-  g_heap.init(kernel_os(), options);
+  if (getauxval(AT_SECURE) == 0) parse_options(environ, g_options, say);
+  g_heap.init(kernel_os(), g_options);
   g_stage.store(Stage::kReady, std::memory_order_release);
   g_heap.open();
 
   // As early as can be: handlers registered later run their prepare before ours and the rest after.
   pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
   warn_of_idle_sanitizer();
-  report_at_exit = options.stats != 0;
-  if (options.verbose != 0) {
+  if (g_options.verbose != 0) {
     Text text;
     text << minitc_version();
-    describe_options(options, text);
+    describe_options(g_options, text);
     say(text);
   }
   return true;
@@ -107,7 +105,7 @@ namespace {
 }
 
 [[gnu::destructor]] void report_at_end() {
-  if (!report_at_exit) return;
+  if (g_options.stats == 0) return;
   Snapshot snapshot;
   Snapshot::take(g_heap, snapshot);
   report_text(

@@ -5,11 +5,15 @@
 
 #include "core/base.h"
 #include "core/lock.h"
+#include "core/options.h"
 
 namespace MINITC_HIDDEN minitc {
 
 enum class Stage : unsigned char { kCold, kStarting, kReady };
 extern std::atomic<Stage> g_stage;
+
+// Constant once the stage is kReady.
+MINITC_HIDDEN extern Options g_options;
 
 // Tries to make the heap ready; whether it is.
 MINITC_COLD bool start_heap();

@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "core/heap.h"
 
 #define MINITC_EXPORT [[gnu::visibility("default")]]
 #define MINITC_ALIAS(name) [[gnu::alias(name), gnu::visibility("default")]]
+// Another name of a function of ours, which other libraries and the program can't replace.
+#define MINITC_OWN(name) [[gnu::alias(name), gnu::visibility("hidden")]]
 
 // An alias may take more arguments than its target, which then ignores them: the calling
 // conventions of all our platforms allow it. gcc also wants the attributes that it gives malloc and
@@ -18,6 +21,12 @@
 #endif
 
 namespace MINITC_HIDDEN minitc {
+
+// Where the exported function that this stands in returns to, in the program: tells its calls
+// apart. In a slow function that is reached by tail calls only, likewise.
+MINITC_HOT std::uintptr_t call_site() {
+  return reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+}
 
 // A new object of at least `bytes` from the heap or the bootstrap arena; null if there is none.
 // Does not touch errno.

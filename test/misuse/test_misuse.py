@@ -1,4 +1,5 @@
-"""One crime a test: what it prints on stderr, to the letter, and that it ends in SIGABRT."""
+"""One crime a test: what it prints on stderr, to the letter, and how it ends: in SIGABRT, or, where
+bad pointers are ignored, as if nothing had happened."""
 import signal
 
 import pytest
@@ -27,7 +28,13 @@ def head(function, pointer):
 def foreign(function, pointer):
   return head(function, pointer) + (
       "foreign pointer: not allocated by libminitc; stack, static, mapped or another allocator's "
-      "memory, perhaps a plugin loaded with RTLD_DEEPBIND")
+      "memory")
+
+
+def of_plugin(function, pointer):
+  return head(function, pointer) + (
+      "foreign pointer: not allocated by libminitc; likely by libc's malloc for a plugin loaded "
+      "with RTLD_DEEPBIND, which MINITC_KEEP_DEEPBIND=1 permits")
 
 
 def interior(function, pointer, start, usable_bytes):
@@ -44,17 +51,18 @@ def pages_free(function, pointer):
   return head(function, pointer) + "stale pointer: its pages are free"
 
 
-@pytest.fixture
-def crime(run_preloaded, build):
-  """Runs a crime and asserts what holds for each: the announcement alone on stdout, one line on
-  stderr, SIGABRT. `message` builds that line from the announced words."""
+@pytest.fixture(params=["abort", "ignore"])
+def crime(run_preloaded, build, request):
+  """Runs a crime and asserts what holds for each: the announcement on stdout, one line on stderr,
+  and the end. `message` builds that line from the announced words."""
+  ending = {"abort": ("", -signal.SIGABRT), "ignore": ("survived\n", 0)}[request.param]
+
   def run(program, *words, message, suffix="", env=None):
-    result = run_preloaded([build / "misuse" / program, *words], env, timeout=20)
-    announced = result.stdout.split("\n")
-    assert len(announced) == 2 and announced[1] == "", "stdout must hold the announcement alone"
-    words_said = announced[0].split()
-    assert result.stderr == message(*words_said) + suffix + "\n"
-    assert result.returncode == -signal.SIGABRT
+    env = {"MINITC_ON_BAD_FREE": request.param, **(env or {})}
+    result = run_preloaded([build / "misuse" / program, *words], env)
+    announced, _, rest = result.stdout.partition("\n")
+    assert result.stderr == message(*announced.split()) + suffix + "\n"
+    assert (rest, result.returncode) == ending
   return run
 
 
@@ -108,7 +116,18 @@ def test_other_allocator(crime, program, function):
 @pytest.mark.parametrize("function", MAIN_FUNCTIONS)
 def test_deepbind_plugin(crime, build, function):
   plugin = build / "preload" / "lib_deepbind.so"
-  crime("deepbind_plugin", function, plugin, message=lambda p: foreign(function, p))
+  crime("deepbind_plugin", function, plugin, env={"MINITC_KEEP_DEEPBIND": "1"},
+        message=lambda p: of_plugin(function, p))
+
+
+def test_plugin_is_blamed_only_if_there_is_one(crime):
+  crime("stack_object", "free", env={"MINITC_KEEP_DEEPBIND": "1"},
+        message=lambda p: foreign("free", p))
+
+
+def test_plugin_is_not_blamed_for_a_flag_without_effect(crime, build):
+  crime("deepbind_plugin", "free", build / "preload" / "lib_deepbind.so", "static",
+        message=lambda p: foreign("free", p))
 
 
 @pytest.mark.parametrize("form", DELETE_FORMS)
@@ -255,10 +274,62 @@ def test_abort_handler_may_allocate(run_preloaded, build, kind, message):
   assert result.returncode == 3
 
 
-def test_new_without_runtime(crime):
-  crime("new_without_runtime", message=lambda _: (
+@pytest.mark.parametrize("on_bad_free", ["abort", "ignore"])
+def test_new_without_runtime(run_preloaded, build, on_bad_free):
+  """No bad pointer, and nothing that could be ignored."""
+  result = run_preloaded([build / "misuse" / "new_without_runtime"],
+                         {"MINITC_ON_BAD_FREE": on_bad_free})
+  assert result.stderr == (
       f"libminitc: operator new({(1 << 64) // 4 - 1}): out of memory, and no C++ runtime is loaded "
-      "that could throw std::bad_alloc"))
+      "that could throw std::bad_alloc\n")
+  assert (result.stdout, result.returncode) == ("0x1\n", -signal.SIGABRT)
+
+
+# Ignored.
+
+@pytest.mark.parametrize("sites", [1, 2])
+@pytest.mark.parametrize("kind, verdict", [
+    ("foreign", "foreign pointer: "), ("interior", "interior pointer: "),
+    ("interior_large", "interior pointer: "), ("freed", ": the object is already free"),
+    ("freed_large", "stale pointer: its pages are free"),
+    ("freed_span", "stale pointer: its pages are free")])
+@pytest.mark.parametrize("function", FUNCTIONS + ["operator_delete"])
+def test_each_call_site_speaks_once(run_preloaded, build, function, kind, verdict, sites):
+  """A thousand crimes at each of the sites."""
+  result = run_preloaded([build / "misuse" / "call_sites", function, kind, sites],
+                         {**AT_ONCE, "MINITC_ON_BAD_FREE": "ignore"})
+  assert (result.stdout, result.returncode) == ("survived\n", 0)
+  lines = result.stderr.splitlines()
+  assert len(lines) == sites
+  for line in lines:
+    assert line.startswith(f"libminitc: {ALIASES.get(function, 'free')}(0x") and verdict in line
+
+
+def test_late_finds_speak_once_per_class_and_reason(run_preloaded, build):
+  result = run_preloaded([build / "misuse" / "ignored_threads", "late"],
+                         {"MINITC_ON_BAD_FREE": "ignore"})
+  assert (result.stdout, result.returncode) == ("survived\n", 0)
+  # 8 threads, each with a size class of its own and a double free and an interior pointer in it.
+  assert len(result.stderr.splitlines()) == 16
+  for reason in ["double free: the object is already free", "interior pointer: the object begins"]:
+    assert sum(reason in line for line in result.stderr.splitlines()) == 8
+  assert all(line.endswith(FOUND_LATE) for line in result.stderr.splitlines())
+
+
+def test_threads_share_the_call_sites(run_preloaded, build):
+  result = run_preloaded([build / "misuse" / "ignored_threads", "at_once"],
+                         {**AT_ONCE, "MINITC_ON_BAD_FREE": "ignore"})
+  assert (result.stdout, result.returncode) == ("survived\n", 0)
+  assert len(result.stderr.splitlines()) == 5
+
+
+def test_more_call_sites_than_can_be_told(run_preloaded, build):
+  result = run_preloaded([build / "misuse" / "many_sites"], {"MINITC_ON_BAD_FREE": "ignore"})
+  assert (result.stdout, result.returncode) == ("survived\n", 0)
+  lines = result.stderr.splitlines()
+  assert len(lines) == 257
+  assert all("foreign pointer" in line for line in lines[:256])
+  assert lines[256] == "libminitc: bad pointers at more than 256 calls; no others are named"
 
 
 def test_null_is_no_crime(run_preloaded, build):

@@ -81,11 +81,12 @@ FakeOs::Layout random_layout(Random& random) {
 
 class Model {
  public:
-  explicit Model(std::uint64_t seed)
+  explicit Model(std::uint64_t seed, bool commits_crimes = false)
       : random_(seed),
+        commits_crimes_(commits_crimes),
         page_bytes_(random_page_bytes(random_)),
         fake_(page_bytes_, random_layout(random_)),
-        heap_(fake_.os(), random_options(random_)) {
+        heap_(fake_.os(), options()) {
     refusal_rate_ = random_.below(2) == 0 ? 0 : 2 + random_.below(30);
     fake_.drop_half_when_refused(random_.below(2) == 0);
     const Move moves[] = {Move::kRefused, Move::kSourceLost, Move::kTargetLost};
@@ -122,7 +123,16 @@ class Model {
     if (!holds && fault_.empty()) fault_ = what;
   }
 
+  Options options() {
+    Options options = random_options(random_);
+    // Without thread caches every bad pointer is found at the call.
+    if (commits_crimes_) options.check_free = 1;
+    if (commits_crimes_) options.on_bad_free = Options::kIgnore;
+    return options;
+  }
+
   void step() {
+    if (commits_crimes_ && random_.below(3) == 0) commit_crime();
     const std::size_t kind = random_.below(1000);
     const bool full = live_.size() > 500 || live_bytes_ > (std::size_t{24} << 20);
     if (kind < 3) {
@@ -142,6 +152,31 @@ class Model {
     // Not quite uniform, but cheap: the first object from a random one's address on.
     const std::size_t span = static_cast<std::size_t>(live_.rbegin()->first - live_.begin()->first);
     return live_.lower_bound(live_.begin()->first + random_.below(span + 1));
+  }
+
+  // Nothing but the beginning of a live object can be freed or resized, or has a size.
+  void commit_crime() {
+    char* ptr = reinterpret_cast<char*>(random_.next() >> random_.below(64));
+    const std::size_t kind = random_.below(8);
+    if (kind < 5 && !live_.empty()) {  // in an object, often near its ends, or behind it
+      const auto [object, is] = *pick();
+      const std::size_t offset = random_.below(is.usable + kPageBytes);
+      ptr = object + (random_.below(2) == 0 ? offset : offset % 64);
+    } else if (kind < 7 && !graves_.empty()) {
+      const auto grave = graves_.lower_bound(ptr);
+      ptr = grave == graves_.end() ? graves_.begin()->first : grave->first;
+    }
+    if (ptr == nullptr || live_.count(ptr) != 0) return;
+    switch (random_.below(4)) {
+      case 0:
+        expect(heap_->resize(ptr, random_size(random_), 1) == nullptr, "a bad pointer is resized");
+        break;
+      case 1:
+        expect(heap_->usable_size(ptr, 1) == 0, "a bad pointer has a size");
+        break;
+      default:
+        heap_->deallocate_slow(ptr, 1);
+    }
   }
 
   void allocate() {
@@ -279,6 +314,7 @@ class Model {
   }
 
   Random random_;
+  bool commits_crimes_;
   std::size_t page_bytes_;
   FakeOs fake_;
   TestHeap heap_;
@@ -297,6 +333,17 @@ TEST_CASE("model: a heap does what a plain record says, whatever the OS refuses"
     INFO("MODEL_SEED=" << seed);
     const std::string fault = Model(seed).run(4000);
     REQUIRE(fault == "");
+  }
+}
+
+TEST_CASE("model: bad pointers that are ignored change nothing", "[I4][I7][I8]") {
+  for (const std::uint64_t seed : seeds(3 * test::kRounds)) {
+    INFO("MODEL_SEED=" << seed);
+    std::string fault;
+    const std::string said =
+        test::stderr_of([&] { fault = Model(seed, /*commits_crimes=*/true).run(4000); });
+    REQUIRE(fault == "");
+    CHECK(std::count(said.begin(), said.end(), '\n') == 1);  // all have the same call site
   }
 }
 

@@ -39,6 +39,11 @@ def test_silence(run_ok, command):
     ("MINITC_STATS=7", "MINITC_STATS=7: out of range 0..1, ignored"),
     ("MINITC_CHECK_FREE=2", "MINITC_CHECK_FREE=2: out of range 0..1, ignored"),
     ("MINITC_VERBOSE=yes", "MINITC_VERBOSE=yes: not a number, ignored"),
+    ("MINITC_KEEP_DEEPBIND=2", "MINITC_KEEP_DEEPBIND=2: out of range 0..1, ignored"),
+    ("MINITC_ON_BAD_FREE=", "MINITC_ON_BAD_FREE=: not one of abort|ignore, ignored"),
+    ("MINITC_ON_BAD_FREE=1", "MINITC_ON_BAD_FREE=1: not one of abort|ignore, ignored"),
+    ("MINITC_ON_BAD_FREE=Abort", "MINITC_ON_BAD_FREE=Abort: not one of abort|ignore, ignored"),
+    ("MINITC_ON_BAD_FREE=ignored", "MINITC_ON_BAD_FREE=ignored: not one of abort|ignore, ignored"),
     ("MINITC_FREE_BOUND=1T", "MINITC_FREE_BOUND=1T: not a number, ignored"),
     ("MINITC_FREE_BOUND=1MB", "MINITC_FREE_BOUND=1MB: not a number, ignored"),
     ("MINITC_FREE_BOUND=K", "MINITC_FREE_BOUND=K: not a number, ignored"),
@@ -76,7 +81,10 @@ def test_long_values_do_no_harm(run_ok):
 
 
 @pytest.mark.parametrize("setting, shown", [
-    ({}, []), ({"MINITC_CHECK_FREE": "1"}, ["MINITC_CHECK_FREE=1"]),
+    ({}, ["MINITC_CHECK_FREE=0", "MINITC_ON_BAD_FREE=abort", "MINITC_KEEP_DEEPBIND=0"]),
+    ({"MINITC_CHECK_FREE": "1"}, ["MINITC_CHECK_FREE=1"]),
+    ({"MINITC_ON_BAD_FREE": "ignore"}, ["MINITC_ON_BAD_FREE=ignore"]),
+    ({"MINITC_KEEP_DEEPBIND": "1"}, ["MINITC_KEEP_DEEPBIND=1"]),
     ({"MINITC_FREE_BOUND": "3M"}, ["MINITC_FREE_BOUND=3145728"]),
     ({"MINITC_THREAD_CACHE_TOTAL": "64K"}, ["MINITC_THREAD_CACHE_TOTAL=65536"])])
 def test_banner(run_ok, setting, shown):
@@ -84,7 +92,7 @@ def test_banner(run_ok, setting, shown):
   assert result.stdout == "" and result.stderr.count("\n") == 1
   assert re.match(r"libminitc: .*\d+\.\d+", result.stderr)
   for word in ["MINITC_VERBOSE=1", *shown]:
-    assert word in result.stderr
+    assert word in result.stderr.split()
 
 
 def test_report(run_ok, build):

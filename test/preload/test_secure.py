@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 OPTIONS = {"MINITC_STATS": "1", "MINITC_VERBOSE": "1", "MINITC_NONSENSE": "1",
-           "MINITC_CHECK_FREE": "many"}
+           "MINITC_CHECK_FREE": "many", "MINITC_ON_BAD_FREE": "hope"}
 NOBODY = 65534
 
 

@@ -7,7 +7,7 @@ import pytest
 C_SYMBOLS = """malloc free calloc realloc reallocarray memalign aligned_alloc posix_memalign valloc
     pvalloc cfree malloc_usable_size malloc_trim malloc_stats malloc_info mallinfo mallinfo2 mallopt
     free_sized free_aligned_sized __libc_malloc __libc_free __libc_calloc __libc_realloc
-    __libc_memalign __libc_valloc __libc_pvalloc __posix_memalign""".split()
+    __libc_memalign __libc_valloc __libc_pvalloc __posix_memalign dlopen dlmopen""".split()
 
 NOTHROW, ALIGNED = "RKSt9nothrow_t", "St11align_val_t"
 NEWS = {kind: [f"_Zn{kind}m", f"_Zn{kind}m{NOTHROW}"] for kind in "wa"}

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <catch2/catch.hpp>
+#include <iterator>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "test/unit/support.h"
@@ -23,7 +25,8 @@ using Objects = std::vector<void*>;
 
 // One class and the ways to use it that the tests need.
 struct OneClass {
-  explicit OneClass(unsigned of_class) : cls(of_class), central(t.central[of_class]) {}
+  explicit OneClass(unsigned of_class, bool ignores_bad_pointers = false)
+      : t(kBudget, 4096, ignores_bad_pointers), cls(of_class), central(t.central[of_class]) {}
 
   const SizeClass& size() const { return kSizeClasses[cls]; }
   Objects refill(std::size_t count) {
@@ -31,10 +34,10 @@ struct OneClass {
     out.resize(central.refill(out.data(), count));
     return out;
   }
-  void spill(const Objects& objects, Caller caller = Caller::kFree) {
+  void spill(Objects objects, Caller caller = Caller::kFree) {
     for (std::size_t done = 0; done < objects.size(); done += size().batch) {
       const std::size_t n = std::min<std::size_t>(size().batch, objects.size() - done);
-      central.spill(objects.data() + done, n, caller);
+      central.spill(objects.data() + done, n, {caller});
     }
   }
   // Into the spans, past the store.
@@ -61,6 +64,7 @@ struct OneClass {
     return bits;
   }
 
+  static constexpr std::ptrdiff_t kBudget = 1 << 20;
   Tiers t;
   unsigned cls;
   CentralCache& central;
@@ -190,10 +194,10 @@ TEST_CASE("central cache: what the store has no room for goes into the spans", "
 TEST_CASE("central cache: as less is in use the store holds less, and spans go back", "[I7][I8]") {
   OneClass c(kClass1024);
   const std::size_t batch = c.size().batch;
-  const Objects objects = c.refill(10 * batch);
+  Objects objects = c.refill(10 * batch);
   std::size_t most = 0;
   for (std::size_t done = 0; done < objects.size(); done += 4) {
-    c.central.spill(objects.data() + done, 4, Caller::kFree);
+    c.central.spill(objects.data() + done, 4, {Caller::kFree});
     const std::size_t away = objects.size() - done - 4;
     const CentralStats s = c.central.stats();
     CHECK(s.objects - s.free - s.stored == away);
@@ -231,9 +235,9 @@ TEST_CASE("central cache: objects are taken from the fullest span", "[I8]") {
 
 TEST_CASE("central cache: a span moves from list to list as it fills and empties", "[I8]") {
   OneClass c(kClass8);
-  const Objects objects = c.refill(c.size().objects);
+  Objects objects = c.refill(c.size().objects);
   for (std::size_t i = 0; i + 1 < objects.size(); ++i) {
-    c.central.spill(&objects[i], 1, Caller::kFree);
+    c.central.spill(&objects[i], 1, {Caller::kFree});
     if (i % 7 == 0) c.central.trim();
     c.central.check();
   }
@@ -386,6 +390,129 @@ TEST_CASE("central cache: who is to blame stands in the message") {
               "MINITC_CHECK_FREE=1 finds it at the call)"));
 }
 
+// --- Bad pointers, ignored ----------------------------------------------------------------------
+
+// All objects of the class's first spans are away; each is taken and given exactly once.
+void expect_whole(OneClass& c, const Objects& away) {
+  const CentralStats s = c.central.stats();
+  CHECK(s.objects - s.free - s.stored == away.size());
+  c.t.check();
+  std::set<void*> all(away.begin(), away.end());
+  for (void* const object : c.refill(c.size().batch)) {
+    REQUIRE(all.insert(object).second);
+    REQUIRE(c.central.find(object).verdict == Verdict::kLive);
+  }
+}
+
+TEST_CASE("central cache, ignoring: bad pointers are left out of their batch", "[I7][I8]") {
+  const unsigned cls = GENERATE(kClass48, kClass1024);
+  const bool stored = GENERATE(false, true);
+  OneClass c(cls, /*ignores_bad_pointers=*/true);
+  const std::size_t per_span = c.size().objects;
+  // Enough away that the store has room, or so much that it has none.
+  Objects objects = c.refill(3 * per_span);
+  std::sort(objects.begin(), objects.end());
+  if (!stored) c.spill(c.refill(2 * std::size_t{c.size().batch}));
+  const std::size_t before = c.central.stats().stored;
+  char* const kept = static_cast<char*>(objects[0]);
+  char* const freed = static_cast<char*>(objects[1]);
+  c.send_home({freed});
+
+  const std::string text = test::stderr_of([&] {
+    c.spill({kept + 1, objects[2], freed, objects[3], objects[3], objects[4], objects[2], kept + 8,
+             objects[5], freed});
+  });
+  const std::string bytes = " and has " + std::to_string(c.size().bytes) + " bytes\n";
+  const auto said = [](const void* ptr, const std::string& what) {
+    return "libminitc: free(" + hex(ptr) + "): " + what;
+  };
+  const std::string interior = "interior pointer: the object begins at " + hex(kept) + bytes;
+  const std::string twice = "double free: the object is already free\n";
+  CHECK(text == said(kept + 1, interior) + said(freed, twice) + said(objects[3], twice) +
+                    said(objects[2], twice) + said(kept + 8, interior) + said(freed, twice));
+  CHECK(c.central.find(kept).verdict == Verdict::kLive);
+  if (stored) CHECK(c.central.stats().stored == before + 4);
+  objects.erase(objects.begin() + 1, objects.begin() + 6);
+  expect_whole(c, objects);
+}
+
+TEST_CASE("central cache, ignoring: a batch of nothing but bad pointers changes nothing", "[I7]") {
+  OneClass c(kClass1024, /*ignores_bad_pointers=*/true);
+  const std::size_t per_span = c.size().objects;
+  Objects objects = c.refill(per_span + 1);
+  const Objects gone(objects.begin(), objects.begin() + static_cast<std::ptrdiff_t>(per_span));
+  objects.erase(objects.begin(), objects.begin() + static_cast<std::ptrdiff_t>(per_span));
+  c.send_home(gone);  // a span whose pages are free now, and one of another class there
+  REQUIRE(c.central.stats().spans == 1);
+  void* other = nullptr;
+  REQUIRE(c.t.central[kClass8].refill(&other, 1) == 1);
+  const CentralStats before = c.central.stats();
+  const std::string text = test::stderr_of([&] {
+    c.spill(gone);
+    c.spill({other});
+    for (std::size_t i = 1; i < 1024; i += 100) c.spill({static_cast<char*>(objects[0]) + i});
+  });
+  CHECK(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) == per_span + 1 + 11);
+  CHECK(c.central.stats().spans == before.spans);
+  CHECK(c.central.stats().free == before.free);
+  CHECK(c.central.stats().stored == before.stored);
+  CHECK(c.t.central[kClass8].find(other).verdict == Verdict::kLive);
+  expect_whole(c, objects);
+}
+
+TEST_CASE("central cache, ignoring: of threads that free the same objects one frees each", "[I7]") {
+  OneClass c(kClass48, /*ignores_bad_pointers=*/true);
+  for (std::size_t round = 0; round < 20 * test::kRounds; ++round) {
+    Objects objects = c.refill(200);
+    // One object of each span stays away, so that every other has a span throughout.
+    Objects pins;
+    const auto is_first = [&](void* object) { return c.span_of(object)->start.ptr() == object; };
+    std::copy_if(objects.begin(), objects.end(), std::back_inserter(pins), is_first);
+    objects.erase(std::remove_if(objects.begin(), objects.end(), is_first), objects.end());
+    const std::string text =
+        test::stderr_of([&] { test::in_threads(4, [&](std::size_t) { c.spill(objects); }); });
+    CHECK(static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) ==
+          3 * objects.size());
+    const CentralStats s = c.central.stats();
+    REQUIRE(s.objects - s.free - s.stored == pins.size());
+    c.t.check();
+    c.spill(pins);
+  }
+}
+
+// Frees an object that was in the pages of a span that is only being made.
+struct Trespass {
+  CentralCache* central;
+  void* object;
+};
+Trespass* trespass = nullptr;
+
+TEST_CASE("central cache, ignoring: a span that has no bitmaps yet takes nothing", "[I7]") {
+  OneClass c(kClass8, /*ignores_bad_pointers=*/true);
+  const Objects objects = c.refill(1);
+  c.send_home(objects);
+  REQUIRE(c.central.stats().spans == 0);
+  // There is memory for spans, but bitmaps need a new chunk.
+  const unsigned span_shift = MetadataArena::shift_of(sizeof(Span));
+  void* blocks[4];
+  for (void*& block : blocks) block = c.t.arena.allocate_block(span_shift);
+  c.t.exhaust_metadata(MetadataArena::shift_of(2 * c.size().words() * sizeof(std::uint64_t)));
+  c.t.fake.stop_failing();
+  for (void* const block : blocks) c.t.arena.deallocate_block(block, span_shift);
+
+  Trespass here{&c.central, objects[0]};
+  trespass = &here;
+  c.t.fake.at_metadata([] {
+    std::thread([] { trespass->central->spill(&trespass->object, 1, {Caller::kFree}); }).join();
+  });
+  Objects again;
+  const std::string text = test::stderr_of([&] { again = c.refill(1); });
+  c.t.fake.at_metadata(nullptr);
+  CHECK(again == objects);
+  CHECK(text == "libminitc: free(" + hex(objects[0]) + "): stale pointer: its pages are free\n");
+  expect_whole(c, again);
+}
+
 TEST_CASE("central cache: an object is found live while it is away, and freed at home", "[I7]") {
   OneClass c(kClass48);
   const Objects objects = c.refill(3);
@@ -516,7 +643,7 @@ TEST_CASE("central cache: threads refill, spill each other's objects and trim at
       for (std::size_t k = skip; k < n; ++k) {
         if (!all_bytes_are(batch[k], bytes, static_cast<unsigned char>(slot))) ++spoiled;
       }
-      if (n > skip) t.central[cls].spill(batch + skip, n - skip, Caller::kFree);
+      if (n > skip) t.central[cls].spill(batch + skip, n - skip, {Caller::kFree});
       if (thread == 7 && i % 16 == 0) t.central[cls].trim();
       if (thread == 6 && i % 16 == 0) t.central[cls].check();
       if (thread == 5) t.central[cls].stats();
@@ -526,7 +653,7 @@ TEST_CASE("central cache: threads refill, spill each other's objects and trim at
   t.check();
   for (std::size_t slot = 0; slot < 64; ++slot) {
     void* object = exchange[slot];
-    if (object != nullptr) t.central[kClasses[slot % 4]].spill(&object, 1, Caller::kFree);
+    if (object != nullptr) t.central[kClasses[slot % 4]].spill(&object, 1, {Caller::kFree});
   }
   CHECK(t.away() == 0);
   t.trim();

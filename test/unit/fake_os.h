@@ -100,6 +100,8 @@ class FakeOs {
   void failed_move_is(Move result) { failed_move_ = result; }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
+  // Called in each reserve of metadata, under the arena's lock.
+  void at_metadata(void (*hook)()) { metadata_hook_ = hook; }
 
   // --- What happened ----------------------------------------------------------------------------
 
@@ -213,6 +215,8 @@ class FakeOs {
     require(bytes != 0 && bytes % kPageBytes == 0, "reserve: not a number of pages");
     const bool for_pages = call == OsCall::kReserve;
     if (for_pages) last_reserve_bytes_.store(bytes, std::memory_order_relaxed);
+    void (*const hook)() = metadata_hook_.load(std::memory_order_relaxed);
+    if (!for_pages && hook != nullptr) hook();
     if (refuses(call)) return nullptr;
     const bool too_large =
         (for_pages && bytes > largest_.load(std::memory_order_relaxed)) || bytes > Region::kBytes;
@@ -323,6 +327,7 @@ class FakeOs {
   std::atomic<bool> drops_half_{false};
   std::atomic<Move> failed_move_{Move::kRefused};
   std::atomic<void (*)()> hook_{nullptr};
+  std::atomic<void (*)()> metadata_hook_{nullptr};
   Counter refused_{0};
   Counter last_reserve_bytes_{0};
   Counter decommitted_bytes_{0};

@@ -447,7 +447,7 @@ TEST_CASE("heap: an object that cannot be cut is copied to a shorter place, not 
 std::string foreign_text(const std::string& call, const void* ptr) {
   return death(call + "(" + hex(ptr) +
                "): foreign pointer: not allocated by libminitc; stack, static, mapped or another "
-               "allocator's memory, perhaps a plugin loaded with RTLD_DEEPBIND");
+               "allocator's memory");
 }
 
 TEST_CASE("heap: foreign pointers are told by all calls") {
@@ -536,6 +536,92 @@ TEST_CASE("heap: without it they are found when they leave the thread cache", "[
               "): double free: the object is already free (found when it left the thread cache; "
               "MINITC_CHECK_FREE=1 finds it at the call)"));
   f.allocate(48);  // taken back, or the end of the test would find it
+}
+
+// --- Bad pointers, ignored ----------------------------------------------------------------------
+
+Options ignoring(std::size_t check_free) {
+  Options options;
+  options.on_bad_free = Options::kIgnore;
+  options.check_free = check_free;
+  return options;
+}
+
+std::size_t lines(const std::string& text) {
+  return static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n'));
+}
+
+TEST_CASE("heap, ignoring: a bad pointer changes nothing, whatever is done with it", "[I4][I7]") {
+  Fixture f(ignoring(/*check_free=*/1));
+  char* const small = f.filled(48, 1);
+  char* const large = f.filled(300 * 1024, 2);
+  char* const freed = f.allocate(48);
+  char* const freed_large = f.allocate(400 * 1024);
+  f.heap->deallocate(freed);
+  f.heap->deallocate(freed_large);
+  int on_stack = 0;
+  const std::size_t live = f.live();
+  for (void* const bad : {static_cast<void*>(&on_stack), reinterpret_cast<void*>(UINTPTR_MAX),
+                          static_cast<void*>(small + 16), static_cast<void*>(large + kPageBytes),
+                          static_cast<void*>(freed), static_cast<void*>(freed_large)}) {
+    CAPTURE(bad);
+    const std::string text = test::stderr_of([&] {
+      f.heap->deallocate(bad);
+      CHECK(f.heap->resize(bad, 10) == nullptr);
+      CHECK(f.heap->resize(bad, 1000 * 1000) == nullptr);
+      CHECK(f.heap->resize(bad, 0) == nullptr);
+      CHECK(f.heap->usable_size(bad) == 0);
+    });
+    CHECK(lines(text) == 5);
+    CHECK(f.live() == live);
+    f.check();
+  }
+  CHECK(f.heap->usable_size(small) == 48);
+  CHECK(all_bytes_are(small, 48, 1));
+  CHECK(all_bytes_are(large, 300 * 1024, 2));
+  f.heap->deallocate(small);
+  f.heap->deallocate(large);
+  CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap, ignoring: each call site speaks once") {
+  Fixture f(ignoring(/*check_free=*/0));
+  int on_stack = 0;
+  const std::string text = test::stderr_of([&] {
+    for (int i = 0; i < 1000; ++i) {
+      f.heap->deallocate_slow(&on_stack, 0x401000);
+      f.heap->deallocate_slow(&on_stack, 0x402000);
+      f.heap->resize(&on_stack, 10, 0x403000);
+      f.heap->usable_size(&on_stack, 0x404000);
+    }
+  });
+  CHECK(lines(text) == 4);
+}
+
+TEST_CASE("heap, ignoring: what is found late leaves the thread cache and is gone", "[I7][I9]") {
+  Fixture f(ignoring(/*check_free=*/0));
+  std::vector<char*> kept;
+  std::vector<char*> freed;
+  for (int i = 0; i < 500; ++i) {  // in the same spans
+    kept.push_back(f.filled(48, 1));
+    freed.push_back(f.filled(48, 2));
+  }
+  const std::string text = test::stderr_of([&] {
+    for (int round = 0; round < 3; ++round) {
+      for (char* const object : freed) f.heap->deallocate(object);
+      for (char* const object : kept) f.heap->deallocate(object + 16);
+    }
+    f.heap->trim();
+  });
+  // Once for the class and the reason, whatever the number.
+  CHECK(lines(text) == 2);
+  CHECK(text.find("double free: the object is already free (found when") != std::string::npos);
+  CHECK(text.find("interior pointer: the object begins at ") != std::string::npos);
+  CHECK(f.live() == kept.size() * 48);
+  f.check();
+  std::set<char*> all(kept.begin(), kept.end());
+  for (int i = 0; i < 1000; ++i) CHECK(all.insert(f.allocate(48)).second);
+  for (char* const object : kept) CHECK(all_bytes_are(object, 48, 1));
 }
 
 // --- Threads ------------------------------------------------------------------------------------

@@ -58,8 +58,9 @@ TEST_CASE("options: no environment, an empty one and other programs' variables c
   CHECK(complaints().empty());
 }
 
-TEST_CASE("options: every row takes its bounds and refuses what is beyond") {
+TEST_CASE("options: every row of numbers takes its bounds and refuses what is beyond") {
   for (const OptionRow& row : kOptionRows) {
+    if (row.words != nullptr) continue;
     CAPTURE(row.name);
     const std::string name = row.name;
     for (const std::size_t value : {row.min, row.min + 1, row.max}) {
@@ -70,6 +71,27 @@ TEST_CASE("options: every row takes its bounds and refuses what is beyond") {
     const std::string beyond = name + "=" + std::to_string(row.max + 1);
     CHECK(complaint_of(beyond) == beyond + ": out of range " + std::to_string(row.min) + ".." +
                                       std::to_string(row.max) + ", ignored");
+  }
+}
+
+TEST_CASE("options: a row of words takes each of them and nothing else") {
+  for (const OptionRow& row : kOptionRows) {
+    if (row.words == nullptr) continue;
+    CAPTURE(row.name);
+    const std::string name = row.name;
+    CHECK(row.min == 0);
+    for (std::size_t value = 0; value <= row.max; ++value) {
+      const std::string variable = name + "=" + row.words[value];
+      CHECK(parse({variable.c_str()}).*row.field == value);
+      CHECK(complaints().empty());
+    }
+  }
+  CHECK(parse({"MINITC_ON_BAD_FREE=abort"}).on_bad_free == Options::kAbort);
+  CHECK(parse({"MINITC_ON_BAD_FREE=ignore"}).on_bad_free == Options::kIgnore);
+  for (const char* const value :
+       {"", "0", "1", "Ignore", "ignore ", "ignor", "ignored", "a", "|", "abort|ignore", "none"}) {
+    const std::string variable = std::string("MINITC_ON_BAD_FREE=") + value;
+    CHECK(complaint_of(variable) == variable + ": not one of abort|ignore, ignored");
   }
 }
 
@@ -131,11 +153,12 @@ TEST_CASE("options: the description names every option in effect") {
   Options options;
   options.stats = 1;
   options.free_bound = 4096;
+  options.on_bad_free = Options::kIgnore;
   Text text;
   describe_options(options, text);
   CHECK(std::string(text.data(), text.size()) ==
         " MINITC_STATS=1 MINITC_VERBOSE=0 MINITC_CHECK_FREE=0 MINITC_THREAD_CACHE_TOTAL=33554432"
-        " MINITC_FREE_BOUND=4096");
+        " MINITC_FREE_BOUND=4096 MINITC_ON_BAD_FREE=ignore MINITC_KEEP_DEEPBIND=0");
 }
 
 }  // namespace

@@ -29,10 +29,10 @@ struct Map {
   std::unique_ptr<PageMap> map = std::make_unique<PageMap>();
 };
 
-Span small_span(std::uintptr_t page, std::size_t pages, unsigned cls) {
-  Span span(PageId{page}, PageCount{pages}, SpanState::kSmall);
-  span.cls = static_cast<std::uint8_t>(cls);
-  return span;
+constexpr PageCount kAllPages{kEnd >> kPageShift};
+
+Span small_span(std::uintptr_t page, std::size_t pages) {
+  return {PageId{page}, PageCount{pages}, SpanState::kSmall};
 }
 
 TEST_CASE("page map: before init nothing is covered") {
@@ -43,7 +43,7 @@ TEST_CASE("page map: before init nothing is covered") {
   }
   CHECK_FALSE(map->covers(0));
   CHECK_FALSE(map->covers(UINTPTR_MAX));
-  CHECK(map->last_span_up_to(PageId{1000}) == nullptr);
+  CHECK(map->last_span_up_to(PageId{1000}, kAllPages) == nullptr);
 }
 
 TEST_CASE("page map: all addresses of 48 bits are covered and blank, no others are") {
@@ -62,7 +62,7 @@ TEST_CASE("page map: all addresses of 48 bits are covered and blank, no others a
     CAPTURE(address);
     CHECK_FALSE(m.map->covers(address));
     CHECK(m.map->span_at(PageId{address >> kPageShift}) == nullptr);
-    CHECK(m.map->last_span_up_to(PageId{address >> kPageShift}) == nullptr);
+    CHECK(m.map->last_span_up_to(PageId{address >> kPageShift}, kAllPages) == nullptr);
   }
   CHECK(m.fake.calls() == 0);  // reading asks nothing of the OS
   CHECK(m.map->reserved_bytes() == 0);
@@ -76,10 +76,10 @@ TEST_CASE("page map: entries at the edges of leaves and of the address space are
     CAPTURE(edge);
     Map m;
     REQUIRE(m.ensure(edge - 3, 4));
-    Span before = small_span(edge - 3, 3, 7);
-    Span at = small_span(edge, 1, 9);
-    m.map->set_small(&before);
-    m.map->set_small(&at);
+    Span before = small_span(edge - 3, 3);
+    Span at = small_span(edge, 1);
+    m.map->set_small(&before, 7);
+    m.map->set_small(&at, 9);
     for (std::uintptr_t page = edge - 3; page <= edge; ++page) {
       const bool is_last = page == edge;
       for (const std::uintptr_t byte : {std::uintptr_t{0}, std::uintptr_t{kPageBytes - 1}}) {
@@ -156,8 +156,8 @@ TEST_CASE("page map: free and large spans are registered at their ends only", "[
 TEST_CASE("page map: the class of a span that became something else is gone", "[I4]") {
   Map m;
   REQUIRE(m.ensure(0, 100));
-  Span span = small_span(10, 4, 5);
-  m.map->set_small(&span);
+  Span span = small_span(10, 4);
+  m.map->set_small(&span, 5);
   m.map->set_ends(&span);
   CHECK(m.map->class_at(10 << kPageShift) == 0);
   CHECK(m.map->class_at(13 << kPageShift) == 0);
@@ -168,22 +168,33 @@ TEST_CASE("page map: the last span up to a page is found across leaves and holes
   REQUIRE(m.ensure(5, 1));
   REQUIRE(m.ensure(3 * kLeafPages, 1));
   REQUIRE(m.ensure(7 * kLeafPages, 1));
-  CHECK(m.map->last_span_up_to(PageId{8 * kLeafPages}) == nullptr);
-  Span low = small_span(5, 1, 1);
+  CHECK(m.map->last_span_up_to(PageId{8 * kLeafPages}, kAllPages) == nullptr);
+  Span low = small_span(5, 1);
   Span middle(PageId{3 * kLeafPages + 10}, PageCount{20}, SpanState::kLarge);
-  m.map->set_small(&low);
+  m.map->set_small(&low, 1);
   m.map->set_ends(&middle);
-  CHECK(m.map->last_span_up_to(PageId{0}) == nullptr);
-  CHECK(m.map->last_span_up_to(PageId{4}) == nullptr);
-  CHECK(m.map->last_span_up_to(PageId{5}) == &low);
-  CHECK(m.map->last_span_up_to(PageId{6}) == &low);
-  CHECK(m.map->last_span_up_to(PageId{3 * kLeafPages + 9}) == &low);
-  CHECK(m.map->last_span_up_to(PageId{3 * kLeafPages + 10}) == &middle);
-  CHECK(m.map->last_span_up_to(PageId{3 * kLeafPages + 20}) == &middle);
-  CHECK(m.map->last_span_up_to(PageId{5 * kLeafPages}) == &middle);
-  CHECK(m.map->last_span_up_to(PageId{7 * kLeafPages + 3}) == &middle);
-  CHECK(m.map->last_span_up_to(PageId{(kEnd >> kPageShift) - 1}) == &middle);
-  CHECK(m.map->last_span_up_to(PageId{kEnd >> kPageShift}) == nullptr);
+  CHECK(m.map->last_span_up_to(PageId{0}, kAllPages) == nullptr);
+  CHECK(m.map->last_span_up_to(PageId{4}, kAllPages) == nullptr);
+  CHECK(m.map->last_span_up_to(PageId{5}, kAllPages) == &low);
+  CHECK(m.map->last_span_up_to(PageId{6}, kAllPages) == &low);
+  CHECK(m.map->last_span_up_to(PageId{3 * kLeafPages + 9}, kAllPages) == &low);
+  CHECK(m.map->last_span_up_to(PageId{3 * kLeafPages + 10}, kAllPages) == &middle);
+  CHECK(m.map->last_span_up_to(PageId{3 * kLeafPages + 20}, kAllPages) == &middle);
+  CHECK(m.map->last_span_up_to(PageId{5 * kLeafPages}, kAllPages) == &middle);
+  CHECK(m.map->last_span_up_to(PageId{7 * kLeafPages + 3}, kAllPages) == &middle);
+  CHECK(m.map->last_span_up_to(PageId{(kEnd >> kPageShift) - 1}, kAllPages) == &middle);
+  CHECK(m.map->last_span_up_to(PageId{kEnd >> kPageShift}, kAllPages) == nullptr);
+  // Only so far down.
+  CHECK(m.map->last_span_up_to(PageId{14}, PageCount{10}) == &low);
+  CHECK(m.map->last_span_up_to(PageId{15}, PageCount{10}) == nullptr);
+  CHECK(m.map->last_span_up_to(PageId{5}, PageCount{1}) == &low);
+  CHECK(m.map->last_span_up_to(PageId{5}, PageCount{0}) == nullptr);
+  const std::uintptr_t end = 3 * kLeafPages + 29;
+  CHECK(m.map->last_span_up_to(PageId{7 * kLeafPages + 3}, PageCount{4 * kLeafPages - 25}) ==
+        &middle);
+  CHECK(m.map->last_span_up_to(PageId{7 * kLeafPages + 3}, PageCount{4 * kLeafPages - 26}) ==
+        nullptr);
+  CHECK(m.map->last_span_up_to(PageId{end}, PageCount{1}) == &middle);
 }
 
 }  // namespace

@@ -2,10 +2,12 @@
 // patterns.
 #pragma once
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -65,6 +67,22 @@ std::string ending_of(Body&& body) {
   std::string how = WIFSIGNALED(status) ? std::string("SIG") + sigabbrev_np(WTERMSIG(status))
                                         : "exit " + std::to_string(WEXITSTATUS(status));
   return how + ": " + said;
+}
+
+// What `body` writes to stderr.
+template <typename Body>
+std::string stderr_of(Body&& body) {
+  const int said = memfd_create("stderr", 0);
+  fcntl(said, F_SETFL, O_APPEND);  // several threads may write
+  const int before = dup(STDERR_FILENO);
+  dup2(said, STDERR_FILENO);
+  body();
+  dup2(before, STDERR_FILENO);
+  close(before);
+  std::string text(static_cast<std::size_t>(lseek(said, 0, SEEK_END)), '\0');
+  if (pread(said, text.data(), text.size(), 0) != static_cast<ssize_t>(text.size())) text = "?";
+  close(said);
+  return text;
 }
 
 // What die() in core makes of `text`.
@@ -191,9 +209,11 @@ struct Pages {
 
 // Tiers 2 and 3, and what thread caches share.
 struct Tiers : Pages {
-  explicit Tiers(std::ptrdiff_t budget_bytes = 32 * 1024 * 1024, std::size_t page_bytes = 4096)
+  explicit Tiers(std::ptrdiff_t budget_bytes = 32 * 1024 * 1024, std::size_t page_bytes = 4096,
+                 bool ignores_bad_pointers = false)
       : Pages(page_bytes) {
-    for (unsigned cls = 1; cls < kNumClasses; ++cls) central[cls].init(cls, arena, *map, heap);
+    bad.init(ignores_bad_pointers);
+    for (unsigned cls = 1; cls < kNumClasses; ++cls) central[cls].init(cls, arena, *map, heap, bad);
     share.arena = &arena;
     share.central = central.get();
     share.budget_bytes = budget_bytes;
@@ -215,6 +235,7 @@ struct Tiers : Pages {
     for (unsigned cls = 1; cls < kNumClasses; ++cls) central[cls].trim();
   }
 
+  BadPointers bad;
   std::unique_ptr<CentralCache[]> central = std::make_unique<CentralCache[]>(kNumClasses);
   CacheShare share;
 };

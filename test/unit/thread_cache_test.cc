@@ -32,7 +32,7 @@ struct Cached {
   void* allocate(unsigned cls) { return cache.is_empty(cls) ? cache.refill(cls) : cache.pop(cls); }
   void deallocate(unsigned cls, void* ptr) {
     if (cache.is_full(cls)) {
-      cache.spill(cls, ptr);
+      cache.spill(cls, ptr, 0);
     } else {
       cache.push(cls, ptr);
     }
@@ -161,7 +161,7 @@ TEST_CASE("thread cache: capacities and what is left of the budget are the cap",
       const auto [cls, object] = objects.back();
       objects.pop_back();
       if (cache.is_full(cls)) {
-        cache.spill(cls, object);
+        cache.spill(cls, object, 0);
       } else {
         cache.push(cls, object);
       }
@@ -448,7 +448,7 @@ TEST_CASE("thread cache: threads with a cache each share the budget and the cent
       if (object == nullptr) continue;
       if (!test::all_bytes_are(object, 8, static_cast<unsigned char>(slot))) ++spoiled;
       if (cache.is_full(cls)) {
-        cache.spill(cls, object);
+        cache.spill(cls, object, 0);
       } else {
         cache.push(cls, object);
       }
