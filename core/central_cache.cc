@@ -8,12 +8,14 @@
 namespace minitc {
 namespace {
 
-// A bad pointer in a batch is tagged where it stands. No address of the heap has the bit.
-constexpr std::uintptr_t kBadTag = std::uintptr_t{1} << 63;
-static_assert(kAddressBits < 63);
+// A bad pointer in a batch is tagged where it stands: as one of an object that is home already, or
+// as one of no object. No address of the heap has these bits.
+constexpr std::uintptr_t kFreedTag = std::uintptr_t{1} << 63;
+constexpr std::uintptr_t kNoObjectTag = std::uintptr_t{1} << 62;
+static_assert(kAddressBits < 62);
 
-void tag(void*& ptr) {
-  ptr = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(ptr) | kBadTag);
+void tag(void*& ptr, std::uintptr_t bit) {
+  ptr = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(ptr) | bit);
 }
 
 }  // namespace
@@ -37,6 +39,7 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
     void* const* const store = store_.load(std::memory_order_relaxed);
     if (from_store != 0) memcpy(out, store + stored_, from_store * sizeof(void*));
     n = from_store;
+    store_is_full_.store(false, std::memory_order_relaxed);
     while (n < count && occupied_ != 0) {
       Span* const fullest = lists_[std::countr_zero(occupied_)].front();
       n += carve_locked(fullest, out + n, count - n);
@@ -56,26 +59,35 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
 }
 
 void CentralCache::spill(void** objects, std::size_t count, Call call) {
-  count = admit(objects, count, call);
-  if (count == 0) return;
   void** store = store_.load(std::memory_order_acquire);
   if (store == nullptr) store = make_store();
+  // What the store may take is marked outside the lock. The rest is marked and put into spans in
+  // one walk; also where bad pointers are ignored, since their spans may be on their way out.
+  const bool for_store = !store_is_full_.load(std::memory_order_relaxed) && !bad_->ignored();
+  bool all_good = true;
+  if (for_store && !mark_home(objects, count)) report_tagged(objects, count, call);
   SpanList empties;
   {
     const LockGuard guard(lock_, *this);
     const std::size_t room = store == nullptr ? 0 : store_room_locked();
-    if (stored_ + count <= room) {
+    if (for_store && stored_ + count <= room) {
       memcpy(store + stored_, objects, count * sizeof(void*));
       stored_ += count;
       return;
     }
-    send_home_locked(objects, count, empties);
+    store_is_full_.store(store != nullptr, std::memory_order_relaxed);
+    if (for_store) {
+      send_home_locked(objects, count, empties);
+    } else {
+      all_good = mark_and_send_home_locked(objects, count, empties);
+    }
     if (stored_ > room) {
       send_home_locked(store + room, stored_ - room, empties);
       stored_ = room;
     }
   }
   delete_spans(empties);
+  if (!all_good) report_tagged(objects, count, call);
 }
 
 void CentralCache::trim() {
@@ -162,58 +174,46 @@ std::size_t CentralCache::for_each_word(void** objects, std::size_t count, Visit
   return static_cast<std::size_t>(at - objects);
 }
 
-// Marks the objects as home and leaves out those that cannot be. Returns how many are left.
-std::size_t CentralCache::admit(void** objects, std::size_t count, Call call) {
-  bool all_good;
-  if (bad_->ignored()) {
-    const LockGuard guard(lock_, *this);
-    all_good = mark_home(objects, count);
-  } else {
-    all_good = mark_home(objects, count);
-  }
-  return all_good ? count : leave_out_tagged(objects, count, call);
-}
-
-// Marks each object as home. Tags pointers to none, and to one that is home already; false if there
-// are any.
-bool CentralCache::mark_home(void** objects, std::size_t count) {
+// Marks each object as home and calls put(span, index, mask) for those of one word. Tags pointers
+// to no object, and to one that is home already; false if there are any.
+template <typename Put>
+bool CentralCache::mark_home(void** objects, std::size_t count, Put&& put) {
   bool all_good = true;
   const auto mark = [&](Span* span, std::size_t index, std::uint64_t mask, void** first,
                         void** last) {
     const std::uint64_t home_before =
         span->home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
     if (home_before == 0) [[likely]]
-      return;
+      return put(span, index, mask);
     all_good = false;
     for (; first != last; ++first) {
       const std::size_t offset = reinterpret_cast<std::uintptr_t>(*first) - span->start.address();
-      if ((home_before & Span::mask_of(object_index(size_class(), offset))) != 0) tag(*first);
+      const std::uint64_t bit = Span::mask_of(object_index(size_class(), offset));
+      if ((home_before & bit) != 0) tag(*first, kFreedTag);
     }
+    if (home_before != mask) put(span, index, mask & ~home_before);
   };
   std::size_t done = for_each_word(objects, count, mark);
   while (done != count) [[unlikely]] {
       all_good = false;
-      tag(objects[done++]);
+      tag(objects[done++], kNoObjectTag);
       done += for_each_word(objects + done, count - done, mark);
     }
   return all_good;
 }
 
-// Reports the tagged pointers and moves the others together. Returns how many those are.
-MINITC_COLD std::size_t CentralCache::leave_out_tagged(void** objects, std::size_t count,
-                                                       Call call) const {
-  std::size_t good = 0;
+bool CentralCache::mark_home(void** objects, std::size_t count) {
+  return mark_home(objects, count, [](Span*, std::size_t, std::uint64_t) {});
+}
+
+MINITC_COLD void CentralCache::report_tagged(void* const* objects, std::size_t count,
+                                             Call call) const {
   for (std::size_t i = 0; i < count; ++i) {
     const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(objects[i]);
-    if ((address & kBadTag) == 0) {
-      objects[good++] = objects[i];
-      continue;
-    }
-    const void* const ptr = reinterpret_cast<void*>(address & ~kBadTag);
-    const Finding finding = place_of(ptr).finding;
-    bad_->report(call, ptr, finding.verdict == Verdict::kLive ? Finding{Verdict::kFreed} : finding);
+    const void* const ptr = reinterpret_cast<void*>(address & ~(kFreedTag | kNoObjectTag));
+    if ((address & kFreedTag) != 0) bad_->report(call, ptr, {Verdict::kFreed});
+    if ((address & kNoObjectTag) != 0) bad_->report(call, ptr, place_of(ptr).finding);
   }
-  return good;
 }
 
 // Marks objects that were in the store as away.
@@ -324,24 +324,33 @@ std::size_t CentralCache::carve_locked(Span* span, void** out, std::size_t count
   return taken;
 }
 
-// Puts objects that are home, but in no span, into their spans. Spans that are then all free go to
-// `empties`.
+// Puts objects of one word that are home, but in no span, into their span. One that is then all
+// free goes to `empties`.
+void CentralCache::put_locked(Span* span, std::size_t index, std::uint64_t mask,
+                              SpanList& empties) {
+  MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
+  span->free_word(index) |= mask;
+  change_free_count_locked(span, span->free_count + static_cast<std::size_t>(std::popcount(mask)));
+  if (span->free_count != size_class().objects) return;
+  --spans_;
+  free_objects_ -= span->free_count;
+  span->cls = 0;  // whoever frees one of its objects again finds no span
+  empties.push(span);
+}
+
 void CentralCache::send_home_locked(void** objects, std::size_t count, SpanList& empties) {
   const std::size_t done = for_each_word(
       objects, count,
       [&](Span* span, std::size_t index, std::uint64_t mask, void**, void**)
-          MINITC_NO_THREAD_SAFETY_ANALYSIS {
-            MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
-            span->free_word(index) |= mask;
-            change_free_count_locked(
-                span, span->free_count + static_cast<std::size_t>(std::popcount(mask)));
-            if (span->free_count != size_class().objects) return;
-            --spans_;
-            free_objects_ -= span->free_count;
-            span->cls = 0;  // whoever frees one of its objects again finds no span
-            empties.push(span);
-          });
+          MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(span, index, mask, empties); });
   MINITC_CHECK(done == count);  // I7
+}
+
+bool CentralCache::mark_and_send_home_locked(void** objects, std::size_t count, SpanList& empties) {
+  return mark_home(
+      objects, count,
+      [&](Span* span, std::size_t index, std::uint64_t mask)
+          MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(span, index, mask, empties); });
 }
 
 // --- Self-check --------------------------------------------------------------------------------

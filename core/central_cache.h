@@ -79,16 +79,21 @@ class alignas(64) CentralCache {
   Place place_of(const void* ptr) const;
   template <typename Visit>
   std::size_t for_each_word(void** objects, std::size_t count, Visit&& visit) const;
-  std::size_t admit(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
+  template <typename Put>
+  bool mark_home(void** objects, std::size_t count, Put&& put);
   bool mark_home(void** objects, std::size_t count);
-  std::size_t leave_out_tagged(void** objects, std::size_t count, Call call) const;
+  void report_tagged(void* const* objects, std::size_t count, Call call) const;
   void dismiss(void** objects, std::size_t count);
   Span* new_span() MINITC_EXCLUDES(lock_);
   void delete_spans(SpanList& empties) MINITC_EXCLUDES(lock_);
   void** make_store() MINITC_EXCLUDES(lock_);
   void change_free_count_locked(Span* span, std::size_t count) MINITC_REQUIRES(lock_);
   std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
+  void put_locked(Span* span, std::size_t index, std::uint64_t mask, SpanList& empties)
+      MINITC_REQUIRES(lock_);
   void send_home_locked(void** objects, std::size_t count, SpanList& empties)
+      MINITC_REQUIRES(lock_);
+  bool mark_and_send_home_locked(void** objects, std::size_t count, SpanList& empties)
       MINITC_REQUIRES(lock_);
   std::size_t store_room_locked() const MINITC_REQUIRES(lock_);
   std::size_t store_capacity() const { return 2 * std::size_t{size_class().batch}; }
@@ -103,6 +108,8 @@ class alignas(64) CentralCache {
   BadPointers* bad_ = nullptr;
 
   std::atomic<void**> store_{nullptr};  // made at the first spill; what it points to is guarded
+  // A hint: the last spill found no room in the store, and nothing was taken out since.
+  std::atomic<bool> store_is_full_{false};
   std::size_t stored_ MINITC_GUARDED_BY(lock_) = 0;
   SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);      // [w]: spans whose free_count has width w
   std::uint32_t occupied_ MINITC_GUARDED_BY(lock_) = 0;  // bit w: lists_[w] is not empty

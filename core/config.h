@@ -42,6 +42,9 @@ inline constexpr std::size_t kMinCachedObjects = 2;
 inline constexpr std::size_t kFirstCachedObjects = 4;
 // Objects that move between tiers at a time, at most.
 inline constexpr std::size_t kMaxBatch = 512;
+// Objects that a thread that allocates nothing frees before it gets a cache. libc frees a few when
+// a thread is past its end, which must not give it one.
+inline constexpr std::uint32_t kLoneFrees = 128;
 // Refills and spills of one thread between two looks at what it no longer uses.
 inline constexpr std::uint32_t kScavengePeriod = 128;
 

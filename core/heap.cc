@@ -15,6 +15,9 @@ constinit Heap g_heap;
 
 namespace {
 
+// What this thread freed before it had a cache.
+[[gnu::tls_model("initial-exec")]] constinit thread_local std::uint32_t t_lone_frees = 0;
+
 // While the slow path is at work on a cache, the thread has none: a signal handler that allocates
 // then goes straight to the central cache. One that comes while a lease begins or ends may take and
 // give back a lease of its own, and leaves all as it was.
@@ -99,7 +102,6 @@ void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) 
 
 // --- Deallocation ------------------------------------------------------------------------------
 
-// Never makes a cache: a thread that only frees may be past the point where its end is noticed.
 void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
   if (address == 0) return;
@@ -107,7 +109,7 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
   if (cls == 0) {
     const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
     if (finding.verdict != Verdict::kLive) bad_.report({Caller::kFree, site}, ptr, finding);
-  } else if (ThreadCache* const cache = current_cache(); cache != nullptr) {
+  } else if (ThreadCache* const cache = cache_to_free(); cache != nullptr) {
     const CacheLease lease(cache);
     cache->spill(cls, ptr, site);
   } else {
@@ -192,6 +194,16 @@ Finding Heap::find_or_report(const void* ptr, Call call) {
 
 ThreadCache* Heap::own_cache() {
   return t_cache == &g_no_cache && use_caches_ ? adopt_cache() : current_cache();
+}
+
+// A thread that has only freed so far gets a cache after a while, but none if it may be past the
+// point where its end is noticed. The first free asks for that notice: if the end had begun, it
+// comes before the many frees that are waited for, or the thread frees a few objects more and is
+// gone.
+ThreadCache* Heap::cache_to_free() {
+  if (t_cache != &g_no_cache || !use_caches_) return current_cache();
+  if (t_lone_frees++ == 0) pthread_setspecific(exit_key_, this);
+  return t_lone_frees > kLoneFrees ? adopt_cache() : nullptr;
 }
 
 ThreadCache* Heap::adopt_cache() {

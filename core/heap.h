@@ -129,6 +129,7 @@ class Heap {
 
   // This thread's cache, made if it has none yet; null if it may have none.
   ThreadCache* own_cache();
+  ThreadCache* cache_to_free();
   ThreadCache* adopt_cache();
   void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
   void* resize_large(Span* span, std::size_t bytes);

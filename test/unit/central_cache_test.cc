@@ -406,17 +406,14 @@ void expect_whole(OneClass& c, const Objects& away) {
 
 TEST_CASE("central cache, ignoring: bad pointers are left out of their batch", "[I7][I8]") {
   const unsigned cls = GENERATE(kClass48, kClass1024);
-  const bool stored = GENERATE(false, true);
   OneClass c(cls, /*ignores_bad_pointers=*/true);
   const std::size_t per_span = c.size().objects;
-  // Enough away that the store has room, or so much that it has none.
   Objects objects = c.refill(3 * per_span);
   std::sort(objects.begin(), objects.end());
-  if (!stored) c.spill(c.refill(2 * std::size_t{c.size().batch}));
-  const std::size_t before = c.central.stats().stored;
   char* const kept = static_cast<char*>(objects[0]);
   char* const freed = static_cast<char*>(objects[1]);
   c.send_home({freed});
+  const std::size_t free = c.central.stats().free;
 
   const std::string text = test::stderr_of([&] {
     c.spill({kept + 1, objects[2], freed, objects[3], objects[3], objects[4], objects[2], kept + 8,
@@ -431,7 +428,7 @@ TEST_CASE("central cache, ignoring: bad pointers are left out of their batch", "
   CHECK(text == said(kept + 1, interior) + said(freed, twice) + said(objects[3], twice) +
                     said(objects[2], twice) + said(kept + 8, interior) + said(freed, twice));
   CHECK(c.central.find(kept).verdict == Verdict::kLive);
-  if (stored) CHECK(c.central.stats().stored == before + 4);
+  CHECK(c.central.stats().free == free + 4);
   objects.erase(objects.begin() + 1, objects.begin() + 6);
   expect_whole(c, objects);
 }
@@ -616,6 +613,24 @@ TEST_CASE("central cache: without memory for a store, objects go into their span
   c.t.fake.stop_failing();
   c.spill(Objects(objects.begin() + 4, objects.end()));
   CHECK(c.central.stats().stored == 6);
+  c.t.check();
+}
+
+TEST_CASE("central cache: once the store was full, the next spill finds home what it would find",
+          "[I7]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(kMinStored + 40);
+  c.spill(Objects(objects.begin(), objects.begin() + 30));  // more than there is room for
+  REQUIRE(c.central.stats().stored < 30);
+  const CentralStats before = c.central.stats();
+  c.spill(Objects(objects.begin() + 30, objects.begin() + 34));  // in one walk
+  CHECK(c.central.stats().stored == before.stored);
+  CHECK(c.central.stats().free == before.free + 4);
+  CHECK(ending_of([&] { c.spill({objects[40], objects[31]}); }) == double_free_text(objects[31]));
+  // What is taken out makes room again.
+  c.refill(1);
+  c.spill({objects[40]});
+  CHECK(c.central.stats().stored == 1);
   c.t.check();
 }
 

@@ -648,11 +648,31 @@ TEST_CASE("heap: a thread has a cache from its first small allocation to its end
   f.heap->deallocate(from_thread);
 }
 
-TEST_CASE("heap: a thread that only frees gets no cache", "[I7]") {
+TEST_CASE("heap: a thread that only frees gets a cache after a while, and gives it up at its end",
+          "[I7][I10]") {
   Fixture f;
   std::vector<char*> objects;
-  for (int i = 0; i < 100; ++i) objects.push_back(f.allocate(48));
+  for (std::uint32_t i = 0; i < 2 * kLoneFrees; ++i) objects.push_back(f.allocate(48));
+  const std::size_t threads = f.snapshot().threads;
   test::in_threads(1, [&](std::size_t) {
+    for (std::uint32_t i = 0; i < 2 * kLoneFrees; ++i) {
+      f.heap->deallocate(objects[i]);
+      if (f.heap.has_cache() != (i >= kLoneFrees)) FAIL("a cache at free " << i);
+    }
+  });
+  CHECK(f.snapshot().threads == threads);
+  CHECK(f.live() == 0);
+  f.check();
+}
+
+TEST_CASE("heap: a thread past its end that frees gets no cache", "[I7]") {
+  Fixture f;
+  std::vector<char*> objects;
+  for (std::uint32_t i = 0; i < 2 * kLoneFrees; ++i) objects.push_back(f.allocate(48));
+  test::in_threads(1, [&](std::size_t) {
+    f.heap->deallocate(objects.back());
+    f.heap->retire_cache();  // as the key's destructor does, which the first free asked for
+    objects.pop_back();
     for (char* const object : objects) f.heap->deallocate(object);
     CHECK_FALSE(f.heap.has_cache());
   });
