@@ -3,7 +3,7 @@
 
 #include <time.h>
 
-enum { kQueue = 20000 };
+enum { kQueue = 100000 };
 
 // A bounded queue: what is in it is all that is live.
 typedef struct Queue {

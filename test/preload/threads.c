@@ -130,7 +130,8 @@ static void objects_freed_by_dying_threads(void) {
     CHECK(pthread_create(&thread, NULL, free_it, object) == 0);
     CHECK(pthread_join(thread, NULL) == 0);
   }
-  CHECK(resident_kib() - before <= kSlackKib);
+  // main's own cache of the nine classes fills meanwhile; a page lost per thread would be 18 MiB.
+  CHECK(resident_kib() - before <= 4 * kSlackKib);
 }
 
 // A queue of one batch between a thread that only allocates and one that only frees.
