@@ -24,6 +24,8 @@ COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread -fvisibility=
 LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC \
              -ftls-model=initial-exec -fno-plt -fsemantic-interposition -ffunction-sections \
              -fdata-sections -foptimize-sibling-calls
+# Beside each object, for scripts/check_stack.py: who calls whom, and the frames. clang has no such.
+LIB_FLAGS += $(if $(findstring clang,$(CXX)),,-fcallgraph-info=su)
 # The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.
 LINK     ?= $(if $(findstring clang,$(CXX)),clang,$(CROSS)gcc)
 LDFLAGS  ?=
@@ -190,6 +192,7 @@ check: $(LIB)
 	  headers='scripts/check_headers.sh' \
 	  invariants='scripts/check_invariants.py' \
 	  locks='scripts/check_locks.py' \
+	  stack='scripts/check_stack.py preload/exports.map $(LIB_OBJ:.o=.ci)' \
 	  compatibility='scripts/check_compatibility.py' \
 	  style='scripts/check_style.py' \
 	  tidy='scripts/check_tidy.sh'

@@ -34,6 +34,12 @@ def test_signal_at_every_instruction(run_ok, build, case):
   assert (result.stdout, result.stderr) == ("", "")
 
 
+def test_stack_use(run_ok, build):
+  """The bounds that README states, and that the static check of frames adds up to."""
+  result = run_ok([build / "preload" / "stack_use"])
+  assert (result.stdout, result.stderr) == ("", "")
+
+
 @pytest.mark.parametrize("mib", [32, 64, 128, 512])
 def test_echo_in_little_address_space(run_plain, lib, mib):
   result = run_plain(["prlimit", f"--as={mib << 20}", "env", f"LD_PRELOAD={lib}", "/bin/echo",
