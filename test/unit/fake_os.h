@@ -85,6 +85,9 @@ class FakeOs {
   }
   // Refuses requests for more pages than this at a time.
   void refuse_above(std::size_t bytes) { largest_ = bytes; }
+  // Refuses what would bring all that is mapped, metadata included, above this: a kernel that
+  // charges every mapping, as with vm.overcommit_memory=2, and is near its limit.
+  void refuse_beyond(std::size_t bytes) { most_mapped_ = bytes; }
   // Refuses requests for so many bytes; 0: none.
   void refuse_size(std::size_t bytes) { refused_size_ = bytes; }
   void stop_failing() {
@@ -92,6 +95,7 @@ class FakeOs {
     any_.set(1, 0);
     one_in_ = 0;
     largest_ = SIZE_MAX;
+    most_mapped_ = SIZE_MAX;
     refused_size_ = 0;
   }
   // A refused decommit has dropped the first half of the range before it gave up.
@@ -220,7 +224,9 @@ class FakeOs {
     if (refuses(call)) return nullptr;
     const bool too_large =
         (for_pages && bytes > largest_.load(std::memory_order_relaxed)) || bytes > Region::kBytes;
-    if (too_large || bytes == refused_size_.load(std::memory_order_relaxed)) {
+    const std::size_t mapped = mapped_bytes() + metadata_bytes();
+    const bool too_much = mapped + bytes > most_mapped_.load(std::memory_order_relaxed);
+    if (too_large || too_much || bytes == refused_size_.load(std::memory_order_relaxed)) {
       refused_.fetch_add(1, std::memory_order_relaxed);
       return nullptr;
     }
@@ -323,6 +329,7 @@ class FakeOs {
   Counter one_in_{0};
   std::atomic<std::uint64_t> dice_{0};
   Counter largest_{SIZE_MAX};
+  Counter most_mapped_{SIZE_MAX};
   Counter refused_size_{0};
   std::atomic<bool> drops_half_{false};
   std::atomic<Move> failed_move_{Move::kRefused};
