@@ -39,7 +39,7 @@ MINITC_COLD void free_slow(void* ptr) {
   if (heap_is_usable()) g_heap.deallocate_slow(ptr, call_site());
 }
 
-[[gnu::alias("malloc"), gnu::visibility("hidden")]] void* own_malloc(std::size_t bytes) noexcept;
+MINITC_OWN("malloc") void* own_malloc(std::size_t bytes) noexcept;
 // The address that the loader chose may be the program's or another preload's.
 bool malloc_is_ours() { return ::malloc == own_malloc; }
 

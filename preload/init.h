@@ -13,7 +13,7 @@ enum class Stage : unsigned char { kCold, kStarting, kReady };
 extern std::atomic<Stage> g_stage;
 
 // Constant once the stage is kReady.
-MINITC_HIDDEN extern Options g_options;
+extern Options g_options;
 
 // Tries to make the heap ready; whether it is.
 MINITC_COLD bool start_heap();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <iterator>
 #include <set>
 #include <thread>
@@ -474,6 +475,31 @@ TEST_CASE("central cache, ignoring: of threads that free the same objects one fr
     REQUIRE(s.objects - s.free - s.stored == pins.size());
     c.t.check();
     c.spill(pins);
+  }
+}
+
+TEST_CASE("central cache, ignoring: no bit is set without the class's lock", "[I7]") {
+  for (const bool ignores : {false, true}) {
+    OneClass c(kClass48, ignores);
+    const Objects objects = c.refill(2);
+    const Span* const span = c.span_of(objects[0]);
+    const auto home = [=] { return span->home_word(0).load(std::memory_order_relaxed); };
+    const std::uint64_t before = home();
+    std::atomic<bool> begun{false};
+    c.central.lock().lock();
+    std::thread other([&] {
+      begun = true;
+      c.spill({objects[1]});
+    });
+    while (!begun) std::this_thread::yield();
+    // Where they are not ignored it is set at once.
+    for (int i = 0; i < 50 && home() == before; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(ignores ? 1 : 100));
+    }
+    CHECK((home() == before) == ignores);
+    c.central.lock().unlock();
+    other.join();
+    CHECK(std::popcount(home() ^ before) == 1);
   }
 }
 
