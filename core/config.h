@@ -45,6 +45,8 @@ inline constexpr std::size_t kMaxBatch = 512;
 // Objects that a thread that allocates nothing frees before it gets a cache. libc frees a few when
 // a thread is past its end, which must not give it one.
 inline constexpr std::uint32_t kLoneFrees = 128;
+// Caches of such threads at a time. One whose end goes unnoticed leaves its cache behind.
+inline constexpr std::uint32_t kMaxLoneCaches = 64;
 // Refills and spills of one thread between two looks at what it no longer uses.
 inline constexpr std::uint32_t kScavengePeriod = 128;
 

@@ -199,11 +199,18 @@ ThreadCache* Heap::own_cache() {
 // A thread that has only freed so far gets a cache after a while, but none if it may be past the
 // point where its end is noticed. The first free asks for that notice: if the end had begun, it
 // comes before the many frees that are waited for, or the thread frees a few objects more and is
-// gone.
+// gone. There is one gap, the last round of destructors of other keys, which may free many objects:
+// such a cache is left behind. So only so many exist at a time.
 ThreadCache* Heap::cache_to_free() {
   if (t_cache != &g_no_cache || !use_caches_) return current_cache();
   if (t_lone_frees++ == 0) pthread_setspecific(exit_key_, this);
-  return t_lone_frees > kLoneFrees ? adopt_cache() : nullptr;
+  if (t_lone_frees <= kLoneFrees) return nullptr;
+  if (lone_caches_.load(std::memory_order_relaxed) >= kMaxLoneCaches) return nullptr;
+  ThreadCache* const cache = adopt_cache();
+  if (cache == nullptr) return nullptr;
+  cache->lone = true;
+  lone_caches_.fetch_add(1, std::memory_order_relaxed);
+  return cache;
 }
 
 ThreadCache* Heap::adopt_cache() {
@@ -232,6 +239,7 @@ void Heap::retire_cache() {
   ThreadCache* const cache = current_cache();
   t_cache = &g_cache_gone;
   if (cache == nullptr) return;
+  if (cache->lone) lone_caches_.fetch_sub(1, std::memory_order_relaxed);
   cache->flush();
   {
     const LockGuard guard(threads_lock_, *this);

@@ -145,7 +145,8 @@ class Heap {
   bool use_caches_ = false;
   pthread_key_t exit_key_ = 0;
   Os os_ = {};
-  std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
+  std::ptrdiff_t cache_total_bytes_ = 0;       // budget of all thread caches
+  std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
   BadPointers bad_;

@@ -74,6 +74,7 @@ class ThreadCache {
   // The list of all caches, guarded by the heap's threads lock.
   ThreadCache* prev = nullptr;
   ThreadCache* next = nullptr;
+  bool lone = false;  // counted in the heap's lone_caches_
 
  private:
   CentralCache& central(unsigned cls) const { return share_->central[cls]; }

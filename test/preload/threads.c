@@ -87,6 +87,40 @@ static void both_key_destructors(void) {
   run_many(1500, use_both_keys);
 }
 
+// A thread whose first and only calls are many frees, in the last round of destructors: the
+// library's own has run for the last time, and nobody would notice that a cache made now is left
+// behind.
+enum { kLastFrees = 400 };
+static void* for_last_round[kLastFrees];
+
+static void free_in_last_round(void* value) {
+  if ((uintptr_t)value < 4) {
+    CHECK(pthread_setspecific(late_key, (char*)value + 1) == 0);
+    return;
+  }
+  for (int i = 0; i < kLastFrees; i++) free(for_last_round[i]);
+}
+
+static void* use_last_round(void* unused) {
+  CHECK(pthread_setspecific(late_key, (void*)1) == 0);
+  return unused;
+}
+
+static void many_frees_in_last_round(void) {
+  long before = 0;
+  CHECK(pthread_key_create(&late_key, free_in_last_round) == 0);
+  for (int i = 0; i < 2000; i++) {
+    pthread_t thread;
+    if (i == kWarmUp) before = resident_kib();
+    for (int k = 0; k < kLastFrees; k++) for_last_round[k] = memset(hidden_malloc(500), 1, 500);
+    CHECK(pthread_create(&thread, NULL, use_last_round, NULL) == 0);
+    CHECK(pthread_join(thread, NULL) == 0);
+  }
+  long grown = resident_kib() - before;
+  if (grown > kSlackKib) fprintf(stderr, "grown by %ld KiB\n", grown);
+  CHECK(grown <= kSlackKib);
+}
+
 static void* only_strerror(void* unused) {
   CHECK(strcmp(strerror(987654), "Unknown error 987654") == 0);
   return unused;
@@ -268,6 +302,7 @@ int main(int argc, char** argv) {
       {"early_key_destructor", early_key_destructor},
       {"late_key_destructor", late_key_destructor},
       {"both_key_destructors", both_key_destructors},
+      {"many_frees_in_last_round", many_frees_in_last_round},
       {"strerror_in_fresh_threads", strerror_in_fresh_threads},
       {"threads_that_never_allocate", threads_that_never_allocate},
       {"hundred_thousand_threads", hundred_thousand_threads},
