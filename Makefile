@@ -65,7 +65,8 @@ debug:
 RUN_PACKAGES   := python3 sqlite3
 TEST_PACKAGES  := $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
                   binutils strace libcap2-bin procps gdb heaptrack valgrind libfaketime man-db \
-                  openssh-server python3-numpy php-cli php-mbstring php-xml
+                  openssh-server python3-numpy php-cli php-mbstring php-xml \
+                  qemu-user
 CHECK_PACKAGES := python3 python3-pytest binutils clang clang-tidy clang-format libclang-rt-dev
 
 .PHONY: run

@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #ifndef MAP_FIXED_NOREPLACE  // Linux 4.17; an older kernel takes the address for a hint
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -66,24 +68,25 @@ bool unmap(void* start, std::size_t bytes) {
   return !failed(system_call(SYS_munmap, as_long(start), static_cast<long>(bytes), 0));
 }
 
-// Some emulators accept MADV_DONTNEED and do nothing. The first caller finds out on its own pages,
-// which are free, so that they may be written.
+// Some emulators accept MADV_DONTNEED and do nothing: always, or for all that is not whole pages of
+// a machine whose pages are longer than they say. So a caller looks at its own pages, which are
+// free and may be written, until a range that is aligned no better than need be has read as zeros.
 bool decommit(void* start, std::size_t bytes) {
-  enum : int { kUnknown, kZeroes, kKeeps };
-  static std::atomic<int> dontneed{kUnknown};
+  static std::atomic<bool> trusted{false};
 
-  int known = dontneed.load(std::memory_order_relaxed);
-  if (known == kKeeps) return false;
+  const bool doubts = !trusted.load(std::memory_order_relaxed);
   volatile char* const probe = static_cast<char*>(start);
-  if (known == kUnknown) *probe = 1;
+  if (doubts) *probe = 1;
   if (failed(system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), MADV_DONTNEED))) {
     return false;
   }
-  if (known == kUnknown) {
-    known = *probe == 0 ? kZeroes : kKeeps;
-    dontneed.store(known, std::memory_order_relaxed);
+  if (!doubts) return true;
+  if (*probe != 0) return false;
+  const std::size_t least = std::max(kPageBytes, getauxval(AT_PAGESZ));
+  if (((reinterpret_cast<std::uintptr_t>(start) | bytes) & least) != 0) {
+    trusted.store(true, std::memory_order_relaxed);
   }
-  return known == kZeroes;
+  return true;
 }
 
 // Maps zero pages where nothing is mapped; false if something is, or another thread was faster.

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <sys/auxv.h>
 
@@ -15,6 +14,7 @@
 #include "core/heap.h"
 #include "core/stats.h"
 #include "preload/bootstrap_arena.h"
+#include "preload/glibc_malloc.h"
 #include "preload/init.h"
 #include "preload/interface.h"
 

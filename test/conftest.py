@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+import platforms
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEFAULT_TIMEOUT_S = 60
 BUILD = pathlib.Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve() / "test"
@@ -29,19 +31,15 @@ def base_environment():
   return env
 
 
-def for_platform(argv, env):
-  """The command for another platform's program, which alone can run on that platform's library."""
-  if BUILD not in pathlib.Path(argv[0]).parents:
-    pytest.skip(f"not a program for {PLATFORM}")
-  if not RUNNER:
-    return argv, env
-  # What is for the program's loader must not reach the emulator's.
+def emulated(runner, argv, env):
+  """The command and its environment: what is for the program's loader must not reach qemu's."""
   loader = {name: value for name, value in env.items() if name.startswith("LD_")}
   options = [word for name, value in loader.items() for word in ("-E", f"{name}={value}")]
-  return RUNNER + options + argv, {n: v for n, v in env.items() if n not in loader}
+  env = {name: value for name, value in env.items() if name not in loader}
+  return [*runner, *options, *argv], {**env, "TEST_RUNNER": " ".join(runner)}
 
 
-def run_program(argv, env=None, **kw):
+def run_program(argv, env=None, runner=RUNNER, **kw):
   """subprocess.run with captured text and a time limit that ends the program's children as well."""
   full_env = base_environment()
   full_env.update(env or {})
@@ -54,8 +52,12 @@ def run_program(argv, env=None, **kw):
   if not {"text", "encoding", "errors", "universal_newlines"} & kw.keys():
     kw.update(text=True, errors="replace")
   argv = [str(word) for word in argv]
-  if PLATFORM:
-    argv, full_env = for_platform(argv, full_env)
+  if PLATFORM and BUILD not in pathlib.Path(argv[0]).parents:
+    pytest.skip(f"not a program for {PLATFORM}")
+  if PLATFORM and not os.path.exists(argv[0]):
+    pytest.skip(f"not built for {PLATFORM}")
+  if runner:
+    argv, full_env = emulated(runner, argv, full_env)
   # A session of its own, so that a hanging program can be ended together with what it started.
   with subprocess.Popen(argv, env=full_env, start_new_session=True, **kw) as process:
     try:
@@ -64,12 +66,25 @@ def run_program(argv, env=None, **kw):
       os.killpg(process.pid, signal.SIGKILL)
       process.communicate()
       raise
-  if RUNNER and isinstance(err, str):
+  if runner and isinstance(err, str):
     err = re.sub(r"^qemu: uncaught target signal .*\n", "", err, flags=re.MULTILINE)
   result = subprocess.CompletedProcess(argv, process.returncode, out, err)
   if check:
     result.check_returncode()
   return result
+
+
+def pytest_collection_modifyitems(config, items):
+  """On another platform the controls, which run nothing on the library, are not wanted."""
+  if not PLATFORM:
+    return
+  controls = [item for item in items if "lib" not in item.fixturenames]
+  items[:] = [item for item in items if item not in controls]
+  config.hook.pytest_deselected(items=controls)
+  for item in items:
+    reason = platforms.why_not(PLATFORM, item.name)
+    if reason:
+      item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +100,15 @@ def lib():
 def build():
   """The folder of compiled test programs: test below the build folder, build or $TEST_BUILD."""
   return BUILD
+
+
+@pytest.fixture(scope="session")
+def run_emulated(lib):
+  """Runs a program on libminitc under qemu, with pages of that length."""
+  def run(argv, page_bytes, env=None, **kw):
+    runner = [*(RUNNER or ["qemu-x86_64"]), "-p", str(page_bytes)]
+    return run_program(argv, {"LD_PRELOAD": lib, **(env or {})}, runner=runner, **kw)
+  return run
 
 
 @pytest.fixture(scope="session")
