@@ -1,10 +1,10 @@
 # libminitc. `make` builds the library and needs no package but the compiler; README.md says the rest.
 
-# CROSS=aarch64-linux-gnu- builds for another machine with that machine's tools.
-CROSS    ?=
-CXX      := $(if $(filter default,$(origin CXX)),$(CROSS)g++,$(CXX))
-BUILD    ?= build
-LIB      ?= libminitc.so
+CXX      ?= g++
+# PLATFORM=aarch64 builds for that processor, PLATFORM=musl for that libc: build/PLATFORM/libminitc.so.
+PLATFORM ?=
+BUILD    ?= build$(addprefix /,$(PLATFORM))
+LIB      ?= $(if $(PLATFORM),$(BUILD)/)libminitc.so
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 CMD      ?=
@@ -17,17 +17,55 @@ Q        := $(if $(V),,@)
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 
+# --- Other platforms than this machine's -----------------------------------------------------------
+
+ifeq ($(PLATFORM),aarch64)
+
+CXX           := aarch64-linux-gnu-g++
+LINK          := aarch64-linux-gnu-gcc
+PROGRAM_CC    := $(LINK)
+PROGRAM_CXX   := $(CXX)
+RUNNER        := qemu-aarch64 -L /usr/aarch64-linux-gnu
+VARIANTS      := plain
+CATCH_MAIN    := $(BUILD)/catch_main.o
+TEST_PACKAGES := g++-aarch64-linux-gnu qemu-user catch2 python3-pytest
+
+else ifeq ($(PLATFORM),musl)
+
+# Debian's musl comes with a compiler for C. The library needs headers alone of C++: libstdc++'s, with
+# musl's where glibc's would follow. They are configured for glibc, hence the macros, for what they
+# name and musl has not; nothing that is called. The kernel's headers lie beside glibc's.
+LINK          := musl-gcc
+PROGRAM_CC    := musl-gcc
+MULTIARCH     := $(shell gcc -print-multiarch)
+KERNEL        := $(BUILD)/kernel
+CXX_INCLUDE   := $(shell $(CXX) -E -v -x c++ /dev/null 2>&1 | grep '^ /.*/c++/')
+LIBC_FLAGS    := -nostdinc $(addprefix -isystem ,$(CXX_INCLUDE) \
+                   /usr/include/$(MULTIARCH:%gnu=%musl) $(shell gcc -print-file-name=include) $(KERNEL)) \
+                 '-D__GLIBC_PREREQ(major,minor)=0' -D__locale_t=locale_t \
+                 '-Dpthread_cond_clockwait(c,m,k,t)=pthread_cond_timedwait(c,m,t)'
+PROGRAM_LIBC  := -isystem $(KERNEL) -Wl,-z,dynamic-undefined-weak
+# C++ programs would need libstdc++ for musl; dlmopen, RTLD_DEEPBIND and LD_AUDIT are glibc's.
+NOT_BUILT     := %.cc test/misuse/other_namespace.c test/misuse/deepbind_plugin.c \
+                 test/preload/lib_audit.c
+VARIANTS      :=
+TEST_PACKAGES := musl-tools python3-pytest
+
+else ifneq ($(PLATFORM),)
+$(error PLATFORM is aarch64 or musl, not $(PLATFORM))
+endif
+
 # --- The library ---------------------------------------------------------------------------------
 
 CXXFLAGS ?= -O2 -g
-COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread -fvisibility=hidden
+COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread -fvisibility=hidden $(LIBC_FLAGS)
 LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC \
              -ftls-model=initial-exec -fno-plt -fsemantic-interposition -ffunction-sections \
              -fdata-sections -foptimize-sibling-calls
 # Beside each object, for scripts/check_stack.py: who calls whom, and the frames. clang has no such.
 LIB_FLAGS += $(if $(findstring clang,$(CXX)),,-fcallgraph-info=su)
 # The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.
-LINK     ?= $(if $(findstring clang,$(CXX)),clang,$(CROSS)gcc)
+LINK     ?= $(if $(findstring clang,$(CXX)),clang,gcc)
 LDFLAGS  ?=
 LINK_FLAGS := -shared -static-libgcc -pthread -Wl,-soname,libminitc.so \
               -Wl,--version-script=preload/exports.map -Wl,-z,now,-z,relro,-z,nodelete,-z,defs \
@@ -44,10 +82,14 @@ $(LIB): $(LIB_OBJ) preload/exports.map
 	@echo '  build $@'
 	$(Q)$(LINK) $(LINK_FLAGS) $(LDFLAGS) $(LIB_OBJ) -o $@
 
-$(LIB_BUILD)/%.o: %.cc Makefile
+$(LIB_BUILD)/%.o: %.cc Makefile | $(KERNEL)
 	@mkdir -p $(@D)
 	@echo '  build $@'
 	$(Q)$(CXX) $(LIB_FLAGS) $(CXXFLAGS) -c $< -o $@
+
+$(BUILD)/kernel:
+	@mkdir -p $@
+	$(Q)ln -sfn /usr/include/linux /usr/include/asm-generic /usr/include/$(MULTIARCH)/asm $@/
 
 # The same library with every MINITC_ASSERT in it, and the whole-program tests on it.
 DEBUG_LIB := $(BUILD)/debug/libminitc.so
@@ -63,7 +105,7 @@ debug:
 
 # The packages that tests and checks use; scripts/need.sh installs what is missing.
 RUN_PACKAGES   := python3 sqlite3
-TEST_PACKAGES  := $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
+TEST_PACKAGES  ?= $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
                   binutils strace libcap2-bin procps gdb heaptrack valgrind libfaketime man-db \
                   openssh-server python3-numpy php-cli php-mbstring php-xml \
                   qemu-user
@@ -77,7 +119,7 @@ run: $(LIB)
 # --- Tests ---------------------------------------------------------------------------------------
 
 # Unit and model tests, three times: with all asserts, and under the sanitizers.
-VARIANTS    := plain asan tsan
+VARIANTS    ?= plain asan tsan
 SAN_plain   := -O1
 SAN_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_tsan    := -O1 -fsanitize=thread
@@ -125,32 +167,34 @@ $(BUILD)/catch_main.o: Makefile
 # Whole programs. A comment in the first line, // CFLAGS: … or // LDFLAGS: …, adds flags for one; they
 # may name $BUILD.
 export BUILD
-PROGRAM_FLAGS := -O1 -g -Wall -Wextra -Werror -fno-builtin -pthread
+PROGRAM_CC  ?= gcc
+PROGRAM_CXX ?= g++
+PROGRAM_FLAGS := -O1 -g -Wall -Wextra -Werror -fno-builtin -pthread $(PROGRAM_LIBC)
 flags_of = $(shell sed -n '1s|^// $(1): ||p' $(2))
 SOURCES  := $(wildcard test/misuse/*.c test/misuse/*.cc test/preload/*.c test/preload/*.cc \
               test/stress/*.cc)
-SOURCES  := $(filter-out test/stress/templates.cc,$(SOURCES))
+SOURCES  := $(filter-out test/stress/templates.cc $(NOT_BUILT),$(SOURCES))
 PLUGINS  := $(patsubst test/%,$(BUILD)/test/%.so,$(basename $(filter test/preload/lib_%,$(SOURCES))))
 PROGRAMS := $(patsubst test/%,$(BUILD)/test/%,$(basename $(filter-out test/preload/lib_%,$(SOURCES))))
 
 $(BUILD)/test/preload/lib_%.so: test/preload/lib_%.c
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)$(CROSS)gcc -std=gnu11 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	$(Q)$(PROGRAM_CC) -std=gnu11 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
 	  $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/preload/lib_%.so: test/preload/lib_%.cc
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)$(CROSS)g++ -std=c++20 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
+	$(Q)$(PROGRAM_CXX) -std=c++20 $(PROGRAM_FLAGS) -fPIC -shared $(call flags_of,CFLAGS,$<) $< \
 	  $(call flags_of,LDFLAGS,$<) -o $@
-$(BUILD)/test/%: test/%.c $(PLUGINS) $(wildcard test/*/*.h)
+$(BUILD)/test/%: test/%.c $(PLUGINS) $(wildcard test/*/*.h) | $(KERNEL)
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)$(CROSS)gcc -std=gnu11 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+	$(Q)$(PROGRAM_CC) -std=gnu11 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 $(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)$(CROSS)g++ -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
+	$(Q)$(PROGRAM_CXX) -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 
 # The benchmark's programs: built as programs commonly are, but without -fno-builtin the compiler
 # might leave allocations out.
@@ -168,18 +212,28 @@ $(BENCH_DIR)/measure: test/bench/measure.c Makefile
 	$(Q)gcc -std=gnu11 $(BENCH_FLAGS) -static $< -o $@
 
 .PHONY: programs unit
-programs: $(PROGRAMS) $(PLUGINS) $(BENCHES)
+programs: $(PROGRAMS) $(PLUGINS) $(if $(PLATFORM),,$(BENCHES))
 unit: $(UNIT_BIN)
 
 # The packages first: the programs do not compile without Catch2. Then one make that may use all cores.
 .PHONY: test
-test: $(LIB)
+test:
 	@scripts/need.sh $(TEST_PACKAGES)
-	@$(MAKE) --no-print-directory -j$(shell nproc) unit programs
+	@$(MAKE) --no-print-directory -j$(shell nproc) all unit programs
 	@scripts/run_tests.py $(BUILD) --lib $(LIB) $(if $(ONLY),--only '$(ONLY)') \
-	  $(foreach b,$(UNIT_BIN),--catch $(notdir $(b))=$(b)) \
-	  --pytest test/misuse test/preload test/stress \
-	  --last compatibility='scripts/check_compatibility.py --ran'
+	  $(foreach b,$(UNIT_BIN),--catch $(notdir $(b))=$(b)) $(TEST_ARGS)
+ifeq ($(PLATFORM),)
+test: TEST_ARGS := --pytest test/misuse test/preload test/stress \
+                   --last compatibility='scripts/check_compatibility.py --ran'
+else
+# Tests whose programs are ours: there are no others for the platform.
+test: TEST_ARGS := --platform $(PLATFORM) --runner '$(RUNNER)' --pytest test/misuse \
+                   $(patsubst %,test/preload/test_%.py,fork life_cycle limits loading semantics symbols)
+endif
+
+.PHONY: test-aarch64 test-musl
+test-aarch64 test-musl: test-%:
+	@$(MAKE) --no-print-directory PLATFORM=$* test
 
 # --- Checks --------------------------------------------------------------------------------------
 

@@ -1,15 +1,18 @@
 #!/usr/bin/python3
 """Runs all groups of tests and ends with one line: N passed, N failed.
 
-Usage: run_tests.py BUILD_DIR [--catch NAME=PROGRAM]... [--pytest DIR]... [--lib LIB]
+Usage: run_tests.py BUILD_DIR [--catch NAME=PROGRAM]... [--pytest PATH]... [--lib LIB]
                     [--only PATTERN] [--group-seconds N] [--last NAME=COMMAND]
+                    [--platform NAME] [--runner COMMAND]
 
-A group is a Catch2 program or a folder for pytest. A crash, a sanitizer's report and a group that
-runs no test at all are failures; a skipped test is named with its reason and is not counted as
-passed. --only runs one group (by name), the tests whose name contains PATTERN, or, written as
-[tag], the Catch2 tests with that tag. Results are left in BUILD_DIR/results. --last names a command
-that looks at them after all other groups: it gets that folder as its last argument and counts as
-one test. With --only, when there is not everything to look at, it does not run.
+A group is a Catch2 program, or a folder or file for pytest. A crash, a sanitizer's report and a
+group that runs no test at all are failures; a skipped test is named with its reason and is not
+counted as passed. --only runs one group (by name), the tests whose name contains PATTERN, or,
+written as [tag], the Catch2 tests with that tag. Results are left in BUILD_DIR/results. --last
+names a command that looks at them after all other groups: it gets that folder as its last argument
+and counts as one test. With --only, when there is not everything to look at, it does not run.
+--platform says that library and programs are for another platform than this machine's, --runner
+what emulates it: Catch2 tests with the tag [kernel] are then skipped.
 """
 
 import argparse
@@ -107,11 +110,19 @@ def judge_exit(group, status, output, seconds):
     group.fail("exit status", f"{status}, though no test failed\n{tail(output)}")
 
 
-def run_catch(name, program, results, only, seconds):
+def list_catch(command, selection):
+  listing = subprocess.run([*command, selection, "--list-test-names-only"], capture_output=True,
+                           text=True, stdin=subprocess.DEVNULL, check=False)
+  return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
+
+
+def run_catch(name, program, results, only, seconds, runner=()):
   group = Group(name)
-  listing = subprocess.run([program, "--list-test-names-only"], capture_output=True, text=True,
-                           stdin=subprocess.DEVNULL, check=False)
-  names = [line.strip() for line in listing.stdout.splitlines() if line.strip()]
+  command = [*runner, program]
+  without = "~[kernel]" if runner else ""
+  names = list_catch(command, f"{without}~[.]")
+  if runner and not only:
+    group.skipped = [(n, "an emulator is no kernel") for n in list_catch(command, "[kernel]~[.]")]
   if only and only != name:
     if only.startswith("["):
       selection = only
@@ -126,8 +137,8 @@ def run_catch(name, program, results, only, seconds):
   report = results / f"{name}.xml"
   report.unlink(missing_ok=True)
   # NoAssertions: a test case that asserts nothing fails. The junit reporter would leave it out.
-  argv = [program, "-r", "junit", "-o", str(report), "-w", "NoAssertions"]
-  status, output = run(argv + ([selection] if selection else []), seconds)
+  argv = [*command, "-r", "junit", "-o", str(report), "-w", "NoAssertions"]
+  status, output = run([*argv, without + (selection or "~[.]")], seconds)
   cases = read_results(report)
   collect(group, cases or [], lambda case: case.get("name"))
   if SANITIZER_REPORT.search(output):
@@ -146,7 +157,7 @@ def run_catch(name, program, results, only, seconds):
 
 
 def run_pytest(folder, results, only, seconds):
-  group = Group(pathlib.PurePath(folder).name)
+  group = Group(pathlib.PurePath(folder).stem)
   if only and only != group.name and not re.fullmatch(r"[\w.:+-]+", only):
     return None  # no pytest test has such a name, and to -k it may be an error
   report = results / f"{group.name}.xml"
@@ -194,10 +205,12 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("build_dir", type=pathlib.Path)
   parser.add_argument("--catch", action="append", default=[], metavar="NAME=PROGRAM")
-  parser.add_argument("--pytest", nargs="+", action="extend", default=[], metavar="DIR")
+  parser.add_argument("--pytest", nargs="+", action="extend", default=[], metavar="PATH")
   parser.add_argument("--lib", help="the library under test: TEST_LIB for the programs")
   parser.add_argument("--only", metavar="PATTERN")
   parser.add_argument("--last", metavar="NAME=COMMAND")
+  parser.add_argument("--platform", metavar="NAME")
+  parser.add_argument("--runner", default="", metavar="COMMAND")
   parser.add_argument("--group-seconds", type=int, default=1800, metavar="N")
   args = parser.parse_args()
 
@@ -206,6 +219,10 @@ def main():
   os.environ["TEST_BUILD"] = str(args.build_dir.resolve())
   if args.lib:
     os.environ["TEST_LIB"] = os.path.abspath(args.lib)
+  if args.platform:
+    os.environ["TEST_PLATFORM"] = args.platform
+  if args.runner:
+    os.environ["TEST_RUNNER"] = args.runner
   # Halting makes the report the last thing in the output, and the exit status tell.
   os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
   # Its shadow of memory that was mapped for a short time only is dropped at this size.
@@ -217,9 +234,10 @@ def main():
     if not program:
       parser.error(f"--catch {entry}: write NAME=PROGRAM")
     groups[name] = lambda name=name, program=program: run_catch(
-        name, os.path.abspath(program), results, args.only, args.group_seconds)
+        name, os.path.abspath(program), results, args.only, args.group_seconds,
+        shlex.split(args.runner))
   for folder in args.pytest:
-    groups[pathlib.PurePath(folder).name] = lambda folder=folder: run_pytest(
+    groups[pathlib.PurePath(folder).stem] = lambda folder=folder: run_pytest(
         folder, results, args.only, args.group_seconds)
   if args.last and not args.only:
     for old in results.glob("*.xml"):  # of a group that is no more

@@ -336,4 +336,6 @@ def test_null_is_no_crime(run_preloaded, build):
   """The control: the same program with a null pointer survives."""
   for function in FUNCTIONS:
     result = run_preloaded([build / "misuse" / "address", function, "0x0"])
-    assert (result.returncode, result.stdout, result.stderr) == (0, "(nil)\nsurvived\n", "")
+    announced, rest = result.stdout.split("\n", 1)
+    assert (result.returncode, announced in ("(nil)", "0"), rest) == (0, True, "survived\n")
+    assert result.stderr == ""

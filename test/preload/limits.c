@@ -2,8 +2,6 @@
 // ENOMEM, nothing is lost, and what comes after works.
 #include "check.h"
 
-#include <sys/resource.h>
-
 enum { kMiB = 1 << 20 };
 
 static void limit_growth(size_t bytes) {
@@ -12,8 +10,7 @@ static void limit_growth(size_t bytes) {
   CHECK(read(fd, text, sizeof text - 1) > 0);
   close(fd);
   size_t now = strtoull(text, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
-  struct rlimit limit = {now + bytes, now + bytes};
-  CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+  limit_address_space(now + bytes);
 }
 
 // Objects of one size, linked through themselves, until there are no more.

@@ -1,6 +1,4 @@
 // operator new when there is no memory: bad_alloc, new_handler, nothrow.
-#include <sys/resource.h>
-
 #include <new>
 #include <string>
 #include <vector>
@@ -14,11 +12,6 @@ constexpr std::align_val_t kAlignment{4096};
 volatile size_t huge_bytes = SIZE_MAX / 4;
 volatile size_t largest_bytes = SIZE_MAX;
 volatile size_t middle_bytes = 200u << 20;
-
-void limit_address_space() {
-  struct rlimit limit = {160u << 20, 160u << 20};
-  CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-}
 
 template <typename Allocate>
 void expect_bad_alloc(Allocate allocate) {
@@ -51,7 +44,7 @@ void throws_bad_alloc() {
 }
 
 void throws_at_the_limit() {
-  limit_address_space();
+  limit_address_space(160u << 20);
   every_throwing_form(middle_bytes);
   every_nothrow_form(middle_bytes);
   std::vector<char*> taken;
@@ -136,7 +129,7 @@ void free_reserve() {
 
 // What the handler frees is enough for the second attempt.
 void handler_frees_memory() {
-  limit_address_space();
+  limit_address_space(160u << 20);
   reserve = malloc(90 << 20);
   CHECK(reserve != nullptr);
   std::set_new_handler(free_reserve);

@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <sys/mman.h>
+#include <sys/auxv.h>
 #include <sys/time.h>
 #include <time.h>
 
@@ -123,10 +124,16 @@ static void* use_every_path(void* unused) {
   return unused;
 }
 
+// 2 KiB on musl, too few for any work; 128 KiB on AArch64.
+static size_t least_stack(void) {
+  long least = sysconf(_SC_THREAD_STACK_MIN);
+  return least < 16384 ? 16384 : (size_t)least;
+}
+
 static void smallest_stacks(void) {
   pthread_attr_t attributes;
   CHECK(pthread_attr_init(&attributes) == 0);
-  CHECK(pthread_attr_setstacksize(&attributes, (size_t)sysconf(_SC_THREAD_STACK_MIN)) == 0);
+  CHECK(pthread_attr_setstacksize(&attributes, least_stack()) == 0);
   for (int i = 0; i < 200; i++) {
     pthread_t thread;
     CHECK(pthread_create(&thread, &attributes, use_every_path, NULL) == 0);
@@ -136,12 +143,12 @@ static void smallest_stacks(void) {
 
 // The first allocation of all happens on such a stack.
 static void smallest_stack_first(void) {
-  enum { kStackBytes = 16384 };
-  static char stack[kStackBytes] __attribute__((aligned(4096)));
+  static char stack[256 * 1024] __attribute__((aligned(65536)));
+  CHECK(least_stack() <= sizeof stack);
   pthread_attr_t attributes;
   pthread_t thread;
   CHECK(pthread_attr_init(&attributes) == 0);
-  CHECK(pthread_attr_setstack(&attributes, stack, sizeof stack) == 0);
+  CHECK(pthread_attr_setstack(&attributes, stack, least_stack()) == 0);
   CHECK(pthread_create(&thread, &attributes, use_every_path, NULL) == 0);
   CHECK(pthread_join(thread, NULL) == 0);
 }
@@ -166,7 +173,9 @@ static void use_in_handler(int number) {
 // a call and 1 for the handler. It does not interrupt any allocation. Below lies no memory.
 static void alternate_stack(void) {
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  size_t bytes = (size_t)sysconf(_SC_MINSIGSTKSZ) + 4096;
+  size_t least = (size_t)MINSIGSTKSZ;
+  if (least < getauxval(AT_MINSIGSTKSZ)) least = getauxval(AT_MINSIGSTKSZ);  // as on musl
+  size_t bytes = least + 4096;
   size_t whole = (bytes + page - 1) / page * page;
   char* memory = mmap(NULL, page + whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(memory != MAP_FAILED && mprotect(memory + page, whole, PROT_READ | PROT_WRITE) == 0);

@@ -78,7 +78,7 @@ static void report_crash(void) {
 
 // A copy of the process crashes here, as it is; fork would run handlers. It has 10 seconds.
 static void crash_a_copy(void) {
-  pid_t child = (pid_t)syscall(SYS_fork);
+  pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
   CHECK(child >= 0);
   if (child == 0) {
     alarm(10);
@@ -130,7 +130,7 @@ static void allocate_and_free_much(void) {
 // In a copy of the process, which then goes on and checks what it has.
 static void be_busy_in_a_copy(void) {
   if (is_in_fast_path()) return;
-  pid_t child = (pid_t)syscall(SYS_fork);
+  pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
   CHECK(child >= 0);
   if (child == 0) {
     is_copy = 1;

@@ -15,7 +15,7 @@ KEEP_PAGES = {"MINITC_FREE_BOUND": "1G"}
 SETTINGS = {"trim_returns_memory": KEEP_PAGES, "free_leaves_large_bytes": KEEP_PAGES}
 NEVER_CACHED = {"MINITC_CHECK_FREE": "1"}
 PRINTING = {"print_info", "print_stats"}
-CASES = [(program, case) for program in ("semantics", "resizing", "reports")
+CASES = [(program, case) for program in ("semantics", "resizing", "reports", "libc_memory")
          for case in cases_of(f"{program}.c") if case not in PRINTING]
 
 
