@@ -137,11 +137,13 @@ class Random {
 // threads move them, and are approximate by contract (note 2 of docs/locks.md); that one race is
 // expected. Its stacks must be remembered long enough to be recognised.
 #if defined(__SANITIZE_THREAD__)
-#define TEST_THREAD_SANITIZER_OPTIONS()                  \
-  extern "C" const char* __tsan_default_suppressions() { \
-    return "race:minitc::ThreadCache::cached_objects\n"; \
-  }                                                      \
-  extern "C" const char* __tsan_default_options() { return "history_size=5"; }
+#define TEST_THREAD_SANITIZER_OPTIONS()                                                 \
+  extern "C" [[gnu::visibility("default")]] const char* __tsan_default_suppressions() { \
+    return "race:minitc::ThreadCache::cached_objects\n";                                \
+  }                                                                                     \
+  extern "C" [[gnu::visibility("default")]] const char* __tsan_default_options() {      \
+    return "history_size=5";                                                            \
+  }
 inline constexpr std::size_t kRounds = 1;  // every access costs ten times as much
 #else
 #define TEST_THREAD_SANITIZER_OPTIONS()
