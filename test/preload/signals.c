@@ -2,8 +2,8 @@
 // Signals at 1 kHz that interrupt allocations anywhere, and stacks as small as they can be.
 #include "check.h"
 
-#include <sys/mman.h>
 #include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/time.h>
 #include <time.h>
 
