@@ -45,9 +45,11 @@ LIBC_FLAGS    := -nostdinc $(addprefix -isystem ,$(CXX_INCLUDE) \
                  '-D__GLIBC_PREREQ(major,minor)=0' -D__locale_t=locale_t \
                  '-Dpthread_cond_clockwait(c,m,k,t)=pthread_cond_timedwait(c,m,t)'
 PROGRAM_LIBC  := -isystem $(KERNEL) -Wl,-z,dynamic-undefined-weak
-# C++ programs would need libstdc++ for musl; dlmopen, RTLD_DEEPBIND and LD_AUDIT are glibc's.
+# C++ programs would need libstdc++ for musl; dlmopen, dlvsym, RTLD_DEEPBIND, LD_AUDIT and ucontext
+# are glibc's.
 NOT_BUILT     := %.cc test/misuse/other_namespace.c test/misuse/deepbind_plugin.c \
-                 test/preload/lib_audit.c
+                 $(patsubst %,test/preload/%.c,deepbind lib_audit lib_deepbind lib_early_opener \
+                   lib_opener lib_wrap_dlopen lib_wrap_dlsym stack_use)
 VARIANTS      :=
 TEST_PACKAGES := musl-tools python3-pytest
 
@@ -233,7 +235,7 @@ endif
 
 .PHONY: test-aarch64 test-musl
 test-aarch64 test-musl: test-%:
-	@$(MAKE) --no-print-directory PLATFORM=$* test
+	@$(MAKE) --no-print-directory PLATFORM=$* BUILD=$(BUILD)/$* test
 
 # --- Checks --------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ NOT_ON = {
         r"test_threads.*\[strerror_in_fresh_threads\]": "musl's strerror does not say the number",
         r"test_ifunc_resolver_of_a_library.*": NO_IFUNC,
         r"test_binding\[ifunc_.*": NO_IFUNC,
+        r"test_exports\[dlm?open\]": "RTLD_DEEPBIND is glibc's",
         r"test_library_as_a_plugin": "musl opens no library that has static TLS",
         r"test_plugins.*": "the plugins are C++",
         r"test_same_as_glibc.*": "there is no glibc to compare with",

@@ -9,12 +9,17 @@
 #endif
 #include <dlfcn.h>
 #include <errno.h>
-#include <malloc.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "../../preload/glibc_malloc.h"
+
+#if !defined(__GLIBC__)
+#pragma weak malloc_trim  // the loader is to look for it, not the linker
+#endif
 
 // No stdio buffer: its allocation would otherwise come before the crime, and a crime must also be
 // seen when it is the program's first call into the allocator.

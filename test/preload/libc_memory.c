@@ -82,7 +82,8 @@ static void paths(void) {
   glob_t found;
   CHECK(glob("/*", 0, NULL, &found) == 0 && found.gl_pathc > 0);
   globfree(&found);
-  CHECK(nftw("/proc/self/fd", visit, 5, FTW_PHYS) == 0);
+  // What is walked must not change meanwhile: musl takes a file that is gone for an error.
+  CHECK(nftw("/proc/sys/kernel", visit, 5, FTW_PHYS) == 0);
 }
 
 static int compare(const void* a, const void* b) { return strcmp(a, b); }
