@@ -60,7 +60,7 @@ inline constexpr std::size_t kMinStored = 8;
 // Runs shorter than this many pages are kept in exact bins, the others in an ordered tree.
 inline constexpr std::size_t kBins = 128;
 // Smallest and largest step, in pages, in which the heap asks the OS for address space; between
-// them an eighth of what it has.
+// them an eighth of what it has, or the multiple of a large request that is next below that.
 inline constexpr std::size_t kMinChunkPages = 128;
 inline constexpr std::size_t kMaxChunkPages = 8192;
 // Free pages that stay committed, in bytes: this much or an eighth of the live heap.

@@ -240,6 +240,11 @@ Span* PageHeap::fit_locked(PageCount pages) {
 
 bool PageHeap::grow_locked(PageCount pages) {
   PageCount chunk{std::clamp(stats_.mapped.value / 8, kMinChunkPages, kMaxChunkPages)};
+  // Large requests of one length leave no rest at a chunk's end, which no later chunk would make
+  // longer: the kernel puts each in front of the last.
+  if (pages.bytes() > kMaxSmall) {
+    chunk.value = std::max(chunk.value - chunk.value % pages.value, kMinChunkPages);
+  }
   void* memory = nullptr;
   for (chunk = std::max(chunk, pages);; chunk = std::max(PageCount{chunk.value / 2}, pages)) {
     memory = os_->reserve(chunk.bytes());

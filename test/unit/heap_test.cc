@@ -28,8 +28,9 @@ const void* address(const void* ptr) { return ptr; }
 
 // A heap on a fake OS.
 struct Fixture {
-  explicit Fixture(const Options& options = {}, std::size_t page_bytes = 4096)
-      : fake(page_bytes), heap(fake.os(), options) {}
+  explicit Fixture(const Options& options = {}, std::size_t page_bytes = 4096,
+                   FakeOs::Layout layout = FakeOs::Layout::kRising)
+      : fake(page_bytes, layout), heap(fake.os(), options) {}
 
   char* allocate(std::size_t bytes) { return static_cast<char*>(heap->allocate(bytes)); }
   char* filled(std::size_t bytes, unsigned char value) {
@@ -868,6 +869,119 @@ TEST_CASE("heap: whichever call the OS refuses, nothing else changes", "[I4][I7]
     CHECK(f.heap->allocate(100) != nullptr);
   }
   CHECK(nth > 10);
+}
+
+// --- Other machines -----------------------------------------------------------------------------
+
+// The fake OS aborts when a call is not for whole kernel pages.
+TEST_CASE("heap: with kernel pages of 4, 16 and 64 KiB all is accounted for and goes back",
+          "[I4][I6]") {
+  const std::size_t page_bytes = GENERATE(4096, 16 * 1024, 64 * 1024);
+  CAPTURE(page_bytes);
+  struct Held {
+    char* object;
+    std::size_t bytes;
+    unsigned char value;
+  };
+  Options options;
+  options.free_bound = 256 * 1024;
+  Fixture f(options, page_bytes);
+  test::Random random(page_bytes);
+  std::vector<Held> held;
+  const auto books_balance = [&f] {
+    f.check();
+    const Snapshot s = f.snapshot();
+    return s.mapped + s.metadata == f.fake.mapped_bytes();
+  };
+  for (int round = 0; round < 4; ++round) {
+    for (int i = 0; i < 300; ++i) {
+      const std::size_t bytes = i % 10 == 0 ? kMaxSmall + random.below(std::size_t{2} << 20)
+                                            : 1 + random.below(i % 3 == 0 ? 40000 : 500);
+      char* const object = static_cast<char*>(f.heap->allocate_zeroed(bytes));
+      REQUIRE(address(object) != nullptr);
+      REQUIRE(all_zero(object, bytes));
+      held.push_back({object, bytes, static_cast<unsigned char>(i)});
+      memset(object, held.back().value, bytes);
+    }
+    for (std::size_t i = 0; i < held.size(); i += 5) {
+      Held& h = held[i];
+      const std::size_t bytes = 1 + random.below(2 * h.bytes);
+      h.object = static_cast<char*>(f.heap->resize(h.object, bytes));
+      REQUIRE(all_bytes_are(h.object, std::min(bytes, h.bytes), h.value));
+      h.bytes = bytes;
+      memset(h.object, h.value, bytes);
+    }
+    REQUIRE(books_balance());
+    for (std::size_t left = held.size() / (round == 3 ? 1 : 2); left != 0; --left) {
+      std::swap(held[random.below(held.size())], held.back());
+      REQUIRE(all_bytes_are(held.back().object, held.back().bytes, held.back().value));
+      f.heap->deallocate(held.back().object);
+      held.pop_back();
+    }
+    REQUIRE(books_balance());
+    f.heap->trim();
+    REQUIRE(books_balance());
+  }
+  const Snapshot s = f.snapshot();
+  CHECK(s.live == 0);
+  CHECK(s.central == 0);
+  // What shares a kernel page with pages that were never used cannot go back.
+  CHECK(s.page_heap_free <= (page_bytes <= kPageBytes ? 0 : s.mapped / 16));
+  CHECK(f.fake.calls(OsCall::kDecommit) > 10);
+  // Only blocks that are whole kernel pages are moved, which few are of the longer ones.
+  if (page_bytes == 4096) CHECK(f.fake.calls(OsCall::kMove) > 10);
+  if (page_bytes == 4096) CHECK(f.fake.calls(OsCall::kRenew) > 10);
+}
+
+// A kernel that charges each writable mapping, used or not (vm.overcommit_memory=2), and places it,
+// as all do, in front of the last.
+TEST_CASE("heap: what a strict kernel charges is little more than what is live") {
+  const std::size_t bytes =
+      GENERATE(16, 112, 1000, 5000, 30000, 100000, 300000, 600000, 3000000, 20000000);
+  CAPTURE(bytes);
+  const std::size_t total = std::size_t{bytes < 1000 ? 32U : 512U} << 20;
+  Fixture f({}, 4096, FakeOs::Layout::kFalling);
+  std::size_t steps_beyond = 0;
+  for (std::size_t live = 0; live < total;) {
+    live += f.heap->usable_size(f.allocate(bytes));
+    if (f.fake.mapped_bytes() > live + live / 5 + (std::size_t{8} << 20)) ++steps_beyond;
+  }
+  CHECK(steps_beyond == 0);
+}
+
+TEST_CASE("heap: at a strict kernel's limit all that is left is used, and it fails, frees, goes on",
+          "[I4][I7]") {
+  constexpr std::size_t kLimit = std::size_t{48} << 20;
+  Fixture f({}, 4096, FakeOs::Layout::kFalling);
+  f.fake.refuse_beyond(kLimit);
+  std::size_t spoiled = 0;
+  std::vector<char*> objects;
+  for (const std::size_t bytes : {1000UL, 300000UL, 5000UL, 3000000UL, 100000UL, 224UL}) {
+    CAPTURE(bytes);
+    const std::size_t run_bytes = bytes > kMaxSmall
+                                      ? align_up(bytes, kPageBytes)
+                                      : PageCount{kSizeClasses[class_of(bytes)].pages}.bytes();
+    for (int round = 0; round < 2; ++round) {
+      for (char* object; (object = f.filled(bytes, 7)) != nullptr;) objects.push_back(object);
+      CHECK(kLimit - f.fake.mapped_bytes() < run_bytes);
+      CHECK(objects.size() * f.heap->usable_size(objects.front()) > kLimit / 4 * 3);
+      CHECK(address(f.allocate(kLimit)) == nullptr);
+      CHECK(f.heap->resize(objects.front(), kLimit) == nullptr);
+      CHECK(all_bytes_are(objects.front(), bytes, 7));
+      // Half is given back, the other half stays and pins what it can.
+      for (std::size_t i = 0; i < objects.size() / 2; ++i) {
+        if (!all_bytes_are(objects.back(), bytes, 7)) ++spoiled;
+        f.heap->deallocate(objects.back());
+        objects.pop_back();
+      }
+      f.check();
+    }
+    for (char* const object : objects) f.heap->deallocate(object);
+    objects.clear();
+  }
+  CHECK(spoiled == 0);
+  f.check();
+  CHECK(f.live() == 0);
 }
 
 // --- Everything at once -------------------------------------------------------------------------
