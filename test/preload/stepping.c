@@ -1,11 +1,14 @@
 // A signal at every single instruction of an allocation: the processor's trap flag raises SIGTRAP
 // after each. The handler is that of a crash reporter, which allocates, prints and never comes
-// back; or that of a profiler, which frees what it allocates and returns; or does the same at such
-// length that it takes slow paths itself.
+// back; or that of a profiler, which unwinds the stack; or which frees what it allocates and
+// returns; or does the same at such length that it takes slow paths itself.
 #include "check.h"
 
 #include <sys/syscall.h>
 #include <ucontext.h>
+#if defined(__GLIBC__)
+#include <execinfo.h>
+#endif
 
 static long steps;
 static long stride;
@@ -56,7 +59,51 @@ static void on_trap(int number, siginfo_t* info, void* context) {
 
 static void* long_lived[2];
 
+enum { kFrames = 64 };
+static void* callers[kFrames];  // of what is stepped through, innermost first
+static int caller_count;
+
+#if defined(__GLIBC__)
+// No unwinder gets through the instructions here that set the flag.
+static int is_in_program(void) {
+  extern const char __executable_start, etext;
+  return interrupted >= (uintptr_t)&__executable_start && interrupted < (uintptr_t)&etext;
+}
+
+// In main(), and in whatever starts a thread: these stay what they are, step by step.
+static __attribute__((noinline)) void remember_callers(void) {
+  void* frames[kFrames];
+  caller_count = backtrace(frames, kFrames) - 2;
+  CHECK(caller_count > 0);
+  memcpy(callers, frames + 2, (size_t)caller_count * sizeof *callers);
+}
+
+static void load_unwinder(void) {
+  if (is_in_program()) return;
+  void* frames[kFrames];
+  CHECK(backtrace(frames, kFrames) > 3);
+}
+
+// From wherever it was interrupted the unwinder finds its way out of the allocator.
+static void unwind_to_callers(void) {
+  if (is_in_program()) return;
+  void* frames[kFrames];
+  int count = backtrace(frames, kFrames);
+  CHECK(count < kFrames);
+  for (int i = 1; i <= caller_count; i++) {
+    if (i < count && frames[count - i] == callers[caller_count - i]) continue;
+    fprintf(stderr, "in step %ld, at %p\n", steps, (void*)interrupted);
+    CHECK(!"the stack is unwound");
+  }
+}
+#else  // musl has no unwinder
+static void remember_callers(void) { (void)callers, (void)caller_count; }
+static void load_unwinder(void) {}
+static void unwind_to_callers(void) { skip("no backtrace() here"); }
+#endif
+
 static void report_crash(void) {
+  load_unwinder();  // which allocates
   void* objects[60];
   char* text = NULL;
   for (size_t i = 0; i < 60; i++) {
@@ -194,6 +241,7 @@ static void aligned(void) {
 static void trim(void) { malloc_trim(0); }
 
 static void* stepped_thread(void* work) {
+  if (at_each_step == unwind_to_callers) remember_callers();
   start_stepping();
   ((void (*)(void))work)();
   stop_stepping();
@@ -230,6 +278,7 @@ static void interrupt_all(int sparse) {
   for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
     long before = steps;
     stride = sparse ? kinds[i].stride : 1;
+    if (at_each_step == unwind_to_callers) remember_callers();
     start_stepping();
     kinds[i].work();
     stop_stepping();
@@ -243,6 +292,11 @@ static void interrupt_all(int sparse) {
 static void crash_reporter(void) {
   handle_steps_with(crash_a_copy);
   interrupt_all(1);
+}
+
+static void unwinder(void) {
+  handle_steps_with(unwind_to_callers);
+  interrupt_all(0);
 }
 
 static void profiler(void) {
@@ -284,10 +338,8 @@ static void busy_handler(void) {
 
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
-      {"crash_reporter", crash_reporter},
-      {"profiler", profiler},
-      {"busy_handler", busy_handler},
-      {NULL, NULL},
+      {"crash_reporter", crash_reporter}, {"unwinder", unwinder}, {"profiler", profiler},
+      {"busy_handler", busy_handler},     {NULL, NULL},
   };
   return run_case(argc, argv, cases);
 }

@@ -53,3 +53,8 @@ def test_threads_without_thread_caches(run_ok, build, case):
 def test_thread_local_objects(run_ok, build, case):
   result = run_ok([build / "preload" / "thread_local", case])
   assert (result.stdout, result.stderr) == ("", "")
+
+
+def test_coroutines(run_ok, build):
+  result = run_ok([build / "preload" / "coroutines"])
+  assert (result.stdout, result.stderr) == ("", "")
