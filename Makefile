@@ -95,11 +95,11 @@ $(BUILD)/kernel:
 
 # The same library with every MINITC_ASSERT in it, and the whole-program tests on it.
 DEBUG_LIB := $(BUILD)/debug/libminitc.so
+DEBUG_LIB_IS := LIB=$(DEBUG_LIB) LIB_BUILD=$(BUILD)/debug/lib CXXFLAGS='-O1 -g -DMINITC_DEBUG'
 .PHONY: debug
 debug:
 	@scripts/need.sh $(TEST_PACKAGES)
-	@$(MAKE) --no-print-directory -j$(shell nproc) LIB=$(DEBUG_LIB) LIB_BUILD=$(BUILD)/debug/lib \
-	  CXXFLAGS='-O1 -g -DMINITC_DEBUG' all programs
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(DEBUG_LIB_IS) all programs
 	@scripts/run_tests.py $(BUILD) --lib $(DEBUG_LIB) $(if $(ONLY),--only '$(ONLY)') \
 	  --pytest test/misuse test/preload test/stress
 
@@ -128,6 +128,8 @@ SAN_tsan    := -O1 -fsanitize=thread
 UNIT_FLAGS   = $(COMMON) -g -DMINITC_DEBUG $(SAN_$(1))
 UNIT_SRC    := $(wildcard test/unit/*.cc)
 MODEL_SRC   := $(wildcard test/model/*.cc)
+# The model has a BadPointers::report() of its own.
+MODEL_CORE  := $(filter-out core/bad_pointer.cc,$(CORE))
 CATCH       := /usr/include/catch2/catch.hpp
 # Debian's, or for a machine that it is not compiled for $(BUILD)/catch_main.o.
 CATCH_MAIN  ?= -lCatch2WithMain
@@ -152,7 +154,7 @@ $(BUILD)/test/unit-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(UNIT_SRC) $(CORE)) 
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
 	$(Q)$$(CXX) $(SAN_$(1)) -pthread $$^ $(CATCH_MAIN) -o $$@
-$(BUILD)/test/model-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(MODEL_SRC) $(CORE)) \
+$(BUILD)/test/model-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(MODEL_SRC) $(MODEL_CORE)) \
                           | $(filter %.o,$(CATCH_MAIN))
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
@@ -237,6 +239,33 @@ endif
 test-aarch64 test-musl: test-%:
 	@$(MAKE) --no-print-directory PLATFORM=$* BUILD=$(BUILD)/$* test
 
+# --- Fuzzing -------------------------------------------------------------------------------------
+
+# The model of test/model, driven by clang's libFuzzer. New inputs and findings are left in
+# $(BUILD)/fuzz; make fuzz-merge brings the corpus up to date with them.
+FUZZ_SECONDS  ?= 120
+FUZZ_PACKAGES := python3 clang libclang-rt-dev binutils
+FUZZ_FLAGS    := -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FUZZ_SRC      := $(wildcard test/fuzz/*.cc) $(filter-out %_test.cc,$(MODEL_SRC)) $(MODEL_CORE)
+FUZZ_OBJ      := $(patsubst %.cc,$(BUILD)/fuzz/%.o,$(FUZZ_SRC))
+
+# The fuzzer looks for inputs that reach more of core/, not of the model.
+$(BUILD)/fuzz/core/%.o: FUZZ_FLAGS += -fsanitize=fuzzer-no-link
+$(BUILD)/fuzz/%.o: %.cc Makefile
+	@mkdir -p $(@D)
+	@echo '  build $@'
+	$(Q)clang++ $(COMMON) -DMINITC_DEBUG $(FUZZ_FLAGS) -c $< -o $@
+$(BUILD)/fuzz/fuzz_heap: $(FUZZ_OBJ)
+	@echo '  build $@'
+	$(Q)clang++ $(FUZZ_FLAGS) -fsanitize=fuzzer $^ -o $@
+
+.PHONY: fuzz fuzz-merge
+fuzz fuzz-merge:
+	@scripts/need.sh $(FUZZ_PACKAGES)
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(BUILD)/fuzz/fuzz_heap
+	@scripts/run_fuzz.py $(BUILD)/fuzz/fuzz_heap test/fuzz/corpus \
+	  $(if $(findstring merge,$@),--merge,--seconds $(FUZZ_SECONDS))
+
 # --- Checks --------------------------------------------------------------------------------------
 
 .PHONY: check
@@ -292,4 +321,5 @@ clean:
 	rm -rf $(BUILD) $(LIB)
 
 -include $(LIB_OBJ:.o=.d)
+-include $(FUZZ_OBJ:.o=.d)
 -include $(foreach v,$(VARIANTS),$(patsubst %.cc,$(BUILD)/$(v)/%.d,$(UNIT_SRC) $(MODEL_SRC) $(CORE)))

@@ -31,6 +31,9 @@ namespace minitc::test {
 // kMetadata: a reserve() through metadata_os().
 enum class OsCall : std::uint8_t { kReserve, kMetadata, kRelease, kDecommit, kMove, kRenew };
 inline constexpr std::size_t kOsCalls = 6;
+// What a refused decommit has done to the range: nothing, dropped its first half before it gave up,
+// or written to its first byte, as core/os.cc does to find out whether it will read as zero.
+enum class Refused : std::uint8_t { kNothing, kHalf, kScribble };
 inline constexpr std::size_t kAlways = SIZE_MAX / 2;
 
 class FakeOs {
@@ -98,8 +101,7 @@ class FakeOs {
     most_mapped_ = SIZE_MAX;
     refused_size_ = 0;
   }
-  // A refused decommit has dropped the first half of the range before it gave up.
-  void drop_half_when_refused(bool on) { drops_half_ = on; }
+  void refused_decommit_does(Refused what) { refused_decommit_ = what; }
   // What becomes of a move that is to fail: kRefused unless set otherwise.
   void failed_move_is(Move result) { failed_move_ = result; }
   // Called at the end of each decommit, before it returns.
@@ -269,11 +271,12 @@ class FakeOs {
     require(bytes != 0 && self.aligned(start, bytes), "decommit: not whole kernel pages");
     require(self.in_a_region(start, bytes), "decommit: not our memory");
     const bool refused = self.refuses(OsCall::kDecommit);
-    const bool half = self.drops_half_.load(std::memory_order_relaxed);
-    const std::size_t dropped = !refused ? bytes
-                                : half   ? align_down(bytes / 2, self.page_bytes_)
-                                         : 0;
+    const Refused what = self.refused_decommit_.load(std::memory_order_relaxed);
+    const std::size_t dropped = !refused                 ? bytes
+                                : what == Refused::kHalf ? align_down(bytes / 2, self.page_bytes_)
+                                                         : 0;
     if (dropped != 0) self.drop(start, dropped);
+    if (refused && what == Refused::kScribble) *static_cast<char*>(start) = 1;
     if (!refused) self.decommitted_bytes_.fetch_add(bytes, std::memory_order_relaxed);
     if (void (*const hook)() = self.hook_.load(std::memory_order_relaxed); hook != nullptr) hook();
     return !refused;
@@ -331,7 +334,7 @@ class FakeOs {
   Counter largest_{SIZE_MAX};
   Counter most_mapped_{SIZE_MAX};
   Counter refused_size_{0};
-  std::atomic<bool> drops_half_{false};
+  std::atomic<Refused> refused_decommit_{Refused::kNothing};
   std::atomic<Move> failed_move_{Move::kRefused};
   std::atomic<void (*)()> hook_{nullptr};
   std::atomic<void (*)()> metadata_hook_{nullptr};

@@ -18,6 +18,7 @@ using test::FakeOs;
 using test::fill;
 using test::OsCall;
 using test::Pages;
+using test::Refused;
 
 // Most tests below count on the first chunk to be this long.
 static_assert(kMinChunkPages == 128);
@@ -563,13 +564,13 @@ TEST_CASE("page heap: without an option the bound is a constant or an eighth of 
 
 TEST_CASE("page heap: a refused decommit is tolerated, and not asked for again for a while",
           "[I6]") {
-  const bool drops_half = GENERATE(false, true);
+  const Refused what = GENERATE(Refused::kNothing, Refused::kHalf, Refused::kScribble);
   Pages p(4096, PageCount{4}.bytes());
   const auto r = row(p, {32, 1, 16, 1});
   std::vector<Span*> ones;
   for (std::uint32_t i = 0; i < 2 * kDecommitPause + 4; ++i) ones.push_back(p.large(1));
   p.fake.fail(OsCall::kDecommit, 1);
-  p.fake.drop_half_when_refused(drops_half);
+  p.fake.refused_decommit_does(what);
   p.release(r[0]);
   CHECK(p.fake.calls(OsCall::kDecommit) == 1);
   CHECK(free_pages(p) == 32);
@@ -734,7 +735,7 @@ TEST_CASE("page heap: what is said to be zero is zero, to the last byte", "[I6]"
   Pages p(kernel_page, PageCount{100}.bytes());
   if (refusals) {
     p.fake.fail_one_in(4, kernel_page);
-    p.fake.drop_half_when_refused(true);
+    p.fake.refused_decommit_does(Refused::kHalf);
   }
   test::Random random(kernel_page);
   std::vector<Span*> spans;
