@@ -239,7 +239,7 @@ endif
 test-aarch64 test-musl: test-%:
 	@$(MAKE) --no-print-directory PLATFORM=$* BUILD=$(BUILD)/$* test
 
-# --- Fuzzing -------------------------------------------------------------------------------------
+# --- Fuzzing and soaking -------------------------------------------------------------------------
 
 # The model of test/model, driven by clang's libFuzzer. New inputs and findings are left in
 # $(BUILD)/fuzz; make fuzz-merge brings the corpus up to date with them.
@@ -259,12 +259,21 @@ $(BUILD)/fuzz/fuzz_heap: $(FUZZ_OBJ)
 	@echo '  build $@'
 	$(Q)clang++ $(FUZZ_FLAGS) -fsanitize=fuzzer $^ -o $@
 
-.PHONY: fuzz fuzz-merge
+.PHONY: fuzz fuzz-merge soak
 fuzz fuzz-merge:
 	@scripts/need.sh $(FUZZ_PACKAGES)
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(BUILD)/fuzz/fuzz_heap
 	@scripts/run_fuzz.py $(BUILD)/fuzz/fuzz_heap test/fuzz/corpus \
 	  $(if $(findstring merge,$@),--merge,--seconds $(FUZZ_SECONDS))
+
+# The first half of the time on the library, the second on the one with every assert in it.
+SOAK_SECONDS ?= 1800
+soak:
+	@scripts/need.sh python3
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(LIB) $(BUILD)/test/stress/churn
+	@$(MAKE) --no-print-directory -j$(shell nproc) $(DEBUG_LIB_IS) all
+	@scripts/run_soak.py $(BUILD)/test/stress/churn release=$(LIB) debug=$(DEBUG_LIB) \
+	  --seconds $(SOAK_SECONDS)
 
 # --- Checks --------------------------------------------------------------------------------------
 

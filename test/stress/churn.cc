@@ -3,17 +3,24 @@
 // object holding a pattern that depends on the object and on the byte's place in it. It uses only
 // what libc and C++ promise, so any malloc must survive it.
 //
-//   churn THREADS AMOUNT [SEED [sabotage]]
+//   churn THREADS AMOUNT [SEED [sabotage | soak=SECONDS]]
 //
 // AMOUNT is a number of operations over all threads, or a time such as 5s. The totals printed at
 // the end depend on THREADS, an AMOUNT of operations and SEED alone: neither on the malloc nor on
 // scheduling. "sabotage" flips one bit of one live object half-way, to prove that it is noticed.
+// "soak" is for long times: threads also fork and trim now and then, and every so many seconds a
+// line says "sample", the seconds since the start, the bytes live, the RSS in bytes, and the
+// operations so far.
 // Exit status: 0, or 1 after one line about the first thing found wrong.
 
+#include <fcntl.h>
 #include <malloc.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>
@@ -32,12 +39,17 @@
 
 namespace {
 
-constexpr std::uint64_t kLivesPerSlot = 6;        // threads that follow each other in a slot
-constexpr std::uint64_t kOpsPerTimedLife = 1000;  // a thread's length when AMOUNT is a time
-constexpr std::size_t kTableSize = 256;           // objects a thread can hold
-constexpr std::size_t kMaxMail = 512;             // objects waiting in one mailbox
-constexpr std::size_t kMaxSizeBits = 22;          // sizes up to 8 MiB
-constexpr std::size_t kMaxAlignBits = 20;         // alignments up to 1 MiB
+constexpr std::uint64_t kLivesPerSlot = 6;       // threads that follow each other in a slot
+constexpr std::size_t kTimedLifeBits = 15;       // up to 2^16 operations when AMOUNT is a time
+constexpr std::size_t kArchiveBits = 13;         // 2^13 objects outlive most others
+constexpr std::size_t kMaxArchived = 64 * 1024;  // bytes of one of them
+constexpr std::size_t kOpsPerFork = 20'000;      // in a soak
+constexpr std::size_t kOpsPerTrim = 20'000;
+constexpr unsigned kForkSeconds = 120;     // a forked child that takes longer hangs
+constexpr std::size_t kTableSize = 256;    // objects a thread can hold
+constexpr std::size_t kMaxMail = 512;      // objects waiting in one mailbox
+constexpr std::size_t kMaxSizeBits = 22;   // sizes up to 8 MiB
+constexpr std::size_t kMaxAlignBits = 20;  // alignments up to 1 MiB
 constexpr std::size_t kLiveBudget = std::size_t{128} << 20;  // bytes over all threads and mailboxes
 constexpr int kErrnoMark = 4711;
 
@@ -110,6 +122,11 @@ struct Block {
   const char* name() const { return kOriginNames[static_cast<std::size_t>(origin)]; }
   bool is_from_new() const { return origin == Origin::kNew || origin == Origin::kAlignedNew; }
 };
+
+using Clock = std::chrono::steady_clock;
+
+std::atomic<std::size_t> g_live{0};  // the sum of the sizes of all blocks
+std::atomic<std::uint64_t> g_operations{0};
 
 std::uint64_t pattern_word(std::uint64_t tag, std::size_t index) {
   return (tag ^ index) * 0x9e3779b97f4a7c15u;
@@ -215,6 +232,7 @@ Block allocate(Random& random) {
   const bool all_bytes = random.one_in(8);
   block.bytes = static_cast<unsigned char*>(raw_allocate(block));
   verify_address(block);
+  g_live += block.size;
   if (block.origin == Origin::kCalloc) verify_zero(block);
   block.filled = block.size;
   if (all_bytes && !block.is_from_new()) use_all_bytes(block);
@@ -234,6 +252,7 @@ void release(Block& block, const char* when) {
   }
   if (errno != kErrnoMark)
     fail("free of a %s of %zu bytes changes errno", block.name(), block.size);
+  g_live -= block.size;
   block = Block{};
 }
 
@@ -246,6 +265,7 @@ void resize(Block& block, Random& random) {
   auto* moved = static_cast<unsigned char*>(std::realloc(block.bytes, size));
   if (moved == nullptr) fail("realloc from %zu to %zu bytes gives NULL", block.size, size);
   const std::size_t kept = std::min(block.filled, size);
+  g_live += size - block.size;
   block.bytes = moved;
   block.size = size;
   verify(block, kept, "after realloc");
@@ -287,6 +307,32 @@ class Mailbox {
   std::size_t bytes_ = 0;
 };
 
+// Objects that stay, whatever becomes of the threads, until another takes their place: some for a
+// moment, some for most of the run.
+class Archive {
+ public:
+  // Returns what was there before, perhaps nothing.
+  Block swap(std::size_t slot, Block block) {
+    std::lock_guard<std::mutex> guard(locks_[slot % locks_.size()]);
+    std::swap(blocks_[slot], block);
+    return block;
+  }
+  static std::size_t slot(Random& random) {
+    return random.below(std::size_t{1} << random.below(kArchiveBits + 1));
+  }
+  std::vector<Block> take_all() { return std::exchange(blocks_, {}); }
+
+ private:
+  std::array<std::mutex, 64> locks_;
+  std::vector<Block> blocks_ = std::vector<Block>(std::size_t{1} << kArchiveBits);
+};
+
+// What the threads share.
+struct Places {
+  std::vector<Mailbox> mailboxes;
+  Archive archive;
+};
+
 // An object that a thread_local destructor frees, after the thread's function has returned.
 struct Keepsake {
   Block block;
@@ -321,28 +367,37 @@ struct Totals {
   }
 };
 
+enum class Mode : std::uint8_t { kPlain, kSabotage, kSoak };
+
 // The deeds of one thread. What it decides depends on its own random numbers and its own table
-// only; mail from others never changes a decision, which keeps the totals reproducible.
+// only; what comes from others never changes a decision, which keeps the totals reproducible.
 class Life {
  public:
-  Life(std::vector<Mailbox>& mailboxes, std::size_t slot, std::uint64_t seed, bool is_saboteur)
-      : mailboxes_(mailboxes),
+  Life(Places& places, std::size_t slot, std::uint64_t seed, Mode mode)
+      : places_(places),
         slot_(slot),
         random_(seed),
-        is_saboteur_(is_saboteur),
-        budget_(kLiveBudget / mailboxes.size() / 2),
+        mode_(mode),
+        budget_(kLiveBudget / places.mailboxes.size() / 2),
         table_(kTableSize) {}
 
-  Totals run(std::uint64_t operations) {
+  // Ends after so many operations, or soon after the deadline.
+  Totals run(std::uint64_t operations, Clock::time_point deadline) {
     t_keepsake.block = make();
-    for (std::uint64_t i = 0; i < operations; ++i) {
-      if (i % 16 == 0) read_mail();
-      if (is_saboteur_ && i >= operations / 2) is_saboteur_ = !sabotage();
+    std::uint64_t i = 0;
+    for (; i < operations; ++i) {
+      if (i % 16 == 0) {
+        g_operations += 16;
+        read_mail();
+        if (Clock::now() >= deadline) break;
+      }
+      if (mode_ == Mode::kSabotage && i >= operations / 2 && sabotage()) mode_ = Mode::kPlain;
+      if (mode_ == Mode::kSoak) soak();
       step();
     }
     ++totals_.frees;  // the keepsake's
     leave();
-    totals_.operations += operations;
+    totals_.operations += i;
     return totals_;
   }
 
@@ -374,8 +429,10 @@ class Life {
       live_ += block.size;
       ++totals_.reallocations;
       totals_.note(block);
-    } else if (action < 80) {
+    } else if (action < 79) {
       send(block);
+    } else if (action < 80 && block.size <= kMaxArchived) {
+      archive(block);
     } else {
       verify(block, "while it lives");
     }
@@ -387,7 +444,7 @@ class Life {
     live_ -= block.size;
     ++totals_.sent;
     ++totals_.frees;
-    Mailbox& box = mailboxes_[random_.below(mailboxes_.size())];
+    Mailbox& box = places_.mailboxes[random_.below(places_.mailboxes.size())];
     if (box.post(block, budget_)) {
       block = Block{};
     } else {
@@ -395,8 +452,15 @@ class Life {
     }
   }
 
+  void archive(Block& block) {
+    live_ -= block.size;
+    ++totals_.frees;
+    Block before = places_.archive.swap(Archive::slot(random_), std::exchange(block, {}));
+    if (before.bytes != nullptr) release(before, "after a long time");
+  }
+
   void read_mail() {
-    for (Block& block : mailboxes_[slot_].take_all()) release(block, "in another thread");
+    for (Block& block : places_.mailboxes[slot_].take_all()) release(block, "in another thread");
   }
 
   // Half of what is left outlives the thread: its successor finds it in the mailbox.
@@ -411,7 +475,7 @@ class Life {
         legacy.push_back(table_[i]);
       }
     }
-    mailboxes_[slot_].bequeath(legacy);
+    places_.mailboxes[slot_].bequeath(legacy);
   }
 
   bool sabotage() {
@@ -423,10 +487,35 @@ class Life {
     return false;
   }
 
-  std::vector<Mailbox>& mailboxes_;
+  void soak() {
+    if (random_.one_in(kOpsPerTrim)) malloc_trim(0);
+    if (random_.one_in(kOpsPerFork)) fork_and_wait();
+  }
+
+  // The child is this thread alone: it has this thread's table and the heap, but perhaps another's
+  // locks.
+  void fork_and_wait() {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(kForkSeconds);
+      for (Block& block : table_) {
+        if (block.bytes == nullptr) block = allocate(random_);
+        verify(block, "in a forked child");
+        if (!block.is_from_new()) resize(block, random_);
+      }
+      for (Block& block : table_) release(block, "in a forked child");
+      _exit(0);
+    }
+    int status = -1;
+    if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+      fail("a forked child (%d) ends with wait status 0x%x", static_cast<int>(child),
+           static_cast<unsigned>(status));
+  }
+
+  Places& places_;
   const std::size_t slot_;
   Random random_;
-  bool is_saboteur_;
+  Mode mode_;
   const std::size_t budget_;
   std::vector<Block> table_;
   std::size_t live_ = 0;
@@ -438,18 +527,31 @@ struct Arguments {
   std::uint64_t operations = 0;  // 0: run for `seconds`
   std::uint64_t seconds = 0;
   std::uint64_t seed = 1;
-  bool sabotage = false;
+  std::uint64_t sample_seconds = 0;
+  Mode mode = Mode::kPlain;
 };
+
+// Resident memory in bytes. Without stdio, which allocates.
+std::size_t resident_bytes() {
+  char text[100] = {};
+  const int file = open("/proc/self/statm", O_RDONLY);
+  if (file < 0 || read(file, text, sizeof text - 1) <= 0) fail("/proc/self/statm: not readable");
+  close(file);
+  std::size_t pages = 0;
+  if (std::sscanf(text, "%*s %zu", &pages) != 1) fail("/proc/self/statm says %s", text);
+  return pages * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
 
 // Starts a life in each slot, and the next one as soon as one has ended.
 class Town {
  public:
   explicit Town(const Arguments& arguments)
       : arguments_(arguments),
-        mailboxes_(arguments.threads),
+        places_{std::vector<Mailbox>(arguments.threads), {}},
         threads_(arguments.threads),
-        lives_started_(arguments.threads),
-        deadline_(std::chrono::steady_clock::now() + std::chrono::seconds(arguments.seconds)) {}
+        lives_started_(arguments.threads) {
+    if (arguments.operations == 0) deadline_ = start_ + std::chrono::seconds(arguments.seconds);
+  }
 
   Totals run() {
     std::size_t running = arguments_.threads;
@@ -463,28 +565,32 @@ class Town {
         --running;
       }
     }
-    for (Mailbox& mailbox : mailboxes_)
+    for (Mailbox& mailbox : places_.mailboxes)
       for (Block& block : mailbox.take_all()) release(block, "after all threads");
+    for (Block& block : places_.archive.take_all())
+      if (block.bytes != nullptr) release(block, "after all threads");
     return totals_;
   }
 
  private:
   bool has_another(std::size_t slot) const {
-    if (arguments_.operations == 0) return std::chrono::steady_clock::now() < deadline_;
+    if (arguments_.operations == 0) return Clock::now() < deadline_;
     return lives_started_[slot] < kLivesPerSlot;
   }
 
   void start(std::size_t slot) {
     const std::uint64_t number = lives_started_[slot]++;
-    const bool is_saboteur = arguments_.sabotage && slot == 0 && number == kLivesPerSlot / 2;
-    threads_[slot] = std::thread([this, slot, number, is_saboteur] {
+    const bool is_plain =
+        arguments_.mode == Mode::kSabotage && (slot != 0 || number != kLivesPerSlot / 2);
+    const Mode mode = is_plain ? Mode::kPlain : arguments_.mode;
+    threads_[slot] = std::thread([this, slot, number, mode] {
       const std::uint64_t lives = arguments_.threads * kLivesPerSlot;
-      const std::uint64_t operations =
-          arguments_.operations == 0 ? kOpsPerTimedLife : arguments_.operations / lives;
       const std::uint64_t seed = mix(arguments_.seed) + mix(slot * 1000003 + number);
+      const std::uint64_t operations =
+          arguments_.operations == 0 ? timed_life(seed) : arguments_.operations / lives;
       // On the heap: its table is then one more object that crosses a thread's end.
-      auto life = std::make_unique<Life>(mailboxes_, slot, seed, is_saboteur);
-      const Totals totals = life->run(operations);
+      auto life = std::make_unique<Life>(places_, slot, seed, mode);
+      const Totals totals = life->run(operations, deadline_);
       std::lock_guard<std::mutex> guard(lock_);
       totals_.add(totals);
       ended_.push_back(slot);
@@ -492,19 +598,44 @@ class Town {
     });
   }
 
+  // Most threads come and go; some stay for long.
+  static std::uint64_t timed_life(std::uint64_t seed) {
+    Random random(~seed);
+    const std::uint64_t least = std::uint64_t{1} << random.below(kTimedLifeBits + 1);
+    return least + random.below(least);
+  }
+
   std::size_t wait_for_an_end() {
     std::unique_lock<std::mutex> guard(lock_);
-    an_end_.wait(guard, [this] { return !ended_.empty(); });
+    const auto is_ended = [this] { return !ended_.empty(); };
+    if (arguments_.mode == Mode::kSoak) {
+      do sample();
+      while (!an_end_.wait_until(guard, next_sample_, is_ended));
+    } else {
+      an_end_.wait(guard, is_ended);
+    }
     const std::size_t slot = ended_.back();
     ended_.pop_back();
     return slot;
   }
 
+  void sample() {
+    const auto now = Clock::now();
+    if (now < next_sample_) return;
+    next_sample_ = now + std::chrono::seconds(arguments_.sample_seconds);
+    const std::chrono::duration<double> seconds = now - start_;
+    std::printf("sample %.1f %zu %zu %llu\n", seconds.count(), g_live.load(), resident_bytes(),
+                static_cast<unsigned long long>(g_operations.load()));
+    std::fflush(stdout);
+  }
+
   const Arguments arguments_;
-  std::vector<Mailbox> mailboxes_;
+  Places places_;
   std::vector<std::thread> threads_;
   std::vector<std::uint64_t> lives_started_;
-  const std::chrono::steady_clock::time_point deadline_;
+  const Clock::time_point start_ = Clock::now();
+  Clock::time_point deadline_ = Clock::time_point::max();
+  Clock::time_point next_sample_ = start_ + std::chrono::seconds(arguments_.sample_seconds);
   std::mutex lock_;
   std::condition_variable an_end_;
   std::vector<std::size_t> ended_;
@@ -512,7 +643,7 @@ class Town {
 };
 
 [[noreturn]] void usage() {
-  std::fprintf(stderr, "usage: churn THREADS OPERATIONS|SECONDSs [SEED [sabotage]]\n");
+  std::fprintf(stderr, "usage: churn THREADS OPERATIONS|SECONDSs [SEED [sabotage|soak=SECONDS]]\n");
   std::exit(2);
 }
 
@@ -537,8 +668,16 @@ Arguments parse(int argc, char** argv) {
   }
   if (argc > 3) arguments.seed = number(argv[3]);
   if (argc > 4) {
-    if (std::string(argv[4]) != "sabotage") usage();
-    arguments.sabotage = true;
+    const std::string mode = argv[4];
+    if (mode == "sabotage") {
+      arguments.mode = Mode::kSabotage;
+    } else if (mode.starts_with("soak=")) {
+      arguments.mode = Mode::kSoak;
+      arguments.sample_seconds = number(mode.substr(5));
+      if (arguments.sample_seconds == 0) usage();
+    } else {
+      usage();
+    }
   }
   if (arguments.threads == 0 || arguments.threads > 4096) usage();
   return arguments;
