@@ -70,7 +70,7 @@ LIB_FLAGS += $(if $(findstring clang,$(CXX)),,-fcallgraph-info=su)
 LINK     ?= $(if $(findstring clang,$(CXX)),clang,gcc)
 LDFLAGS  ?=
 LINK_FLAGS := -shared -static-libgcc -pthread -Wl,-soname,libminitc.so \
-              -Wl,--version-script=preload/exports.map -Wl,-z,now,-z,relro,-z,nodelete,-z,defs \
+              -Wl,--version-script=preload/exports.map -Wl,-z,now,-z,relro,-z,nodelete,-z,defs,-z,noseparate-code \
               -Wl,--gc-sections -Wl,--as-needed
 
 CORE     := $(wildcard core/*.cc)

@@ -29,33 +29,42 @@ void CentralCache::init(unsigned cls, MetadataArena& arena, PageMap& map, PageHe
   bad_ = &bad;
 }
 
+// `out` is filled from its end, so that who pops from there gets rising addresses.
 std::size_t CentralCache::refill(void** out, std::size_t count) {
-  std::size_t from_store;
-  std::size_t n;
-  {
-    const LockGuard guard(lock_, *this);
-    from_store = std::min(count, stored_);
-    stored_ -= from_store;
-    void* const* const store = store_.load(std::memory_order_relaxed);
-    if (from_store != 0) memcpy(out, store + stored_, from_store * sizeof(void*));
-    n = from_store;
-    store_is_full_.store(false, std::memory_order_relaxed);
-    while (n < count && occupied_ != 0) {
-      Span* const fullest = lists_[std::countr_zero(occupied_)].front();
-      n += carve_locked(fullest, out + n, count - n);
+  std::size_t from_store = 0;
+  std::size_t left = count;
+  SpanList made;
+  for (bool first = true;; first = false) {
+    std::size_t spans;
+    {
+      const LockGuard guard(lock_, *this);
+      if (first) {
+        from_store = std::min(count, stored_);
+        stored_ -= from_store;
+        void* const* const store = store_.load(std::memory_order_relaxed);
+        if (from_store != 0) memcpy(out, store + stored_, from_store * sizeof(void*));
+        left -= from_store;
+        store_is_full_.store(false, std::memory_order_relaxed);
+      }
+      add_spans_locked(made);
+      while (left != 0) {
+        Span* const span =
+            occupied_ != 0 ? lists_[std::countr_zero(occupied_)].front() : fresh_.pop();
+        if (span == nullptr) break;
+        left -= carve_locked(span, out + from_store, left);
+      }
+      spans = spans_;
     }
+    if (left == 0) break;
+    made = new_spans(std::max(
+        (left + size_class().objects - 1) / size_class().objects,
+        std::min(spans >> kSpanGroupShift, kSpanGroupBytes / (size_class().pages * kPageBytes))));
+    if (made.empty()) break;
   }
-  while (n < count) {
-    Span* const span = new_span();
-    if (span == nullptr) break;
-    const LockGuard guard(lock_, *this);
-    span->cls = static_cast<std::uint8_t>(cls_);
-    ++spans_;
-    free_objects_ += span->free_count;
-    n += carve_locked(span, out + n, count - n);
-  }
+  const std::size_t carved = count - from_store - left;
+  if (left != 0) memmove(out + from_store, out + from_store + left, carved * sizeof(void*));
   dismiss(out, from_store);
-  return n;
+  return from_store + carved;
 }
 
 void CentralCache::spill(void** objects, std::size_t count, Call call) {
@@ -96,6 +105,7 @@ void CentralCache::trim() {
     const LockGuard guard(lock_, *this);
     send_home_locked(store_.load(std::memory_order_relaxed), stored_, empties);
     stored_ = 0;
+    while (Span* const span = fresh_.pop()) remove_span_locked(span, empties);
   }
   delete_spans(empties);
 }
@@ -117,8 +127,8 @@ CentralStats CentralCache::stats() {
 }
 
 // The small span of this class that `ptr` is in, or null.
-Span* CentralCache::span_of(const void* ptr) const {
-  Span* const span = map_->span_at(PageId::of(ptr));
+[[gnu::always_inline]] inline Span* CentralCache::span_of(const void* ptr) const {
+  Span* const span = span_of_page(ptr);
   return span != nullptr && span->cls == cls_ ? span : nullptr;
 }
 
@@ -135,63 +145,70 @@ CentralCache::Place CentralCache::place_of(const void* ptr) const {
 }
 
 // Calls visit(span, index, mask, first, last) for each stretch [first, last) of the pointers whose
-// bits are in one word of a span's bitmaps: that of object `index`. Batches were carved in order of
-// address, so that stretches tend to be long, and a span is looked up once for its neighbours too.
-// Stops at the first pointer that is not the beginning of an object; returns how many it has
-// passed.
+// bits are in one word of a span's bitmaps, that of object `index`, each bit once. Batches were
+// carved in order of address, so that stretches tend to be long. Stops at the first pointer that is
+// not the beginning of an object; returns how many it has passed.
 template <typename Visit>
 std::size_t CentralCache::for_each_word(void** objects, std::size_t count, Visit&& visit) const {
   const SizeClass c = size_class();
-  const std::size_t objects_bytes = std::size_t{c.objects} * c.bytes;
+  const std::size_t word_bytes = std::size_t{64} * c.bytes;
+  const std::size_t span_bytes = std::size_t{c.objects} * c.bytes;
+  const auto address_of = [](const void* ptr) { return reinterpret_cast<std::uintptr_t>(ptr); };
   Span* span = nullptr;
   std::uintptr_t start = 0;
-  std::size_t word = 0;
-  std::uint64_t mask = 0;
-  void** first = objects;
   void** at = objects;
-  for (void** const end = objects + count; at != end; ++at) {
-    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(*at);
-    Span* here = span;
-    if (here == nullptr || address - start >= objects_bytes) {
-      here = span_of(*at);
-      start = here != nullptr ? here->start.address() : address;
+  void** const end = objects + count;
+  while (at != end) {
+    void** const first = at;
+    // Freed at random, each object is in another span, whose lines are far away.
+    if (end - at > 6) {
+      if (const Span* const far = span_of_page(at[6])) __builtin_prefetch(far);
+      if (const Span* const near = span_of_page(at[3])) __builtin_prefetch(near->bits, 1);
     }
-    const std::size_t offset = address - start;
-    const std::size_t index = object_index(c, offset);
-    if (here == nullptr || offset >= objects_bytes || index * c.bytes != offset) [[unlikely]]
+    if (span == nullptr || address_of(*at) - start >= span_bytes) {
+      span = span_of(*at);
+      if (span == nullptr) [[unlikely]]
+        break;
+      start = span->start.address();
+    }
+    const std::size_t first_offset = address_of(*at) - start;
+    const std::size_t first_index = object_index(c, first_offset);
+    if (first_offset >= span_bytes || first_index * c.bytes != first_offset) [[unlikely]]
       break;
-    const std::uint64_t bit = Span::mask_of(index);
-    if (here != span || index / 64 != word || (mask & bit) != 0) {
-      if (span != nullptr) visit(span, word * 64, mask, first, at);
-      span = here;
-      word = index / 64;
-      mask = 0;
-      first = at;
+    std::uint64_t mask = Span::mask_of(first_index);
+    const std::size_t word_offset = first_index / 64 * word_bytes;
+    const std::size_t bytes = std::min(word_bytes, span_bytes - word_offset);
+    while (++at != end) {
+      const std::size_t offset = address_of(*at) - start - word_offset;
+      const std::size_t index = object_index(c, offset);
+      const std::uint64_t bit = Span::mask_of(index);
+      if (offset >= bytes || index * c.bytes != offset || (mask & bit) != 0) break;
+      mask |= bit;
     }
-    mask |= bit;
+    visit(*span, first_index, mask, first, at);
   }
-  if (span != nullptr) visit(span, word * 64, mask, first, at);
   return static_cast<std::size_t>(at - objects);
 }
 
-// Marks each object as home and calls put(span, index, mask) for those of one word. Tags pointers
-// to no object, and to one that is home already; false if there are any.
+// Marks each object as home and calls put(span, index, mask, count) for those of one word. Tags
+// pointers to no object, and to one that is home already; false if there are any.
 template <typename Put>
 bool CentralCache::mark_home(void** objects, std::size_t count, Put&& put) {
   bool all_good = true;
-  const auto mark = [&](Span* span, std::size_t index, std::uint64_t mask, void** first,
+  const auto mark = [&](Span& span, std::size_t index, std::uint64_t mask, void** first,
                         void** last) {
     const std::uint64_t home_before =
-        span->home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
+        span.home_word(index).fetch_or(mask, std::memory_order_relaxed) & mask;  // I7
     if (home_before == 0) [[likely]]
-      return put(span, index, mask);
+      return put(span, index, mask, static_cast<std::size_t>(last - first));
     all_good = false;
     for (; first != last; ++first) {
-      const std::size_t offset = reinterpret_cast<std::uintptr_t>(*first) - span->start.address();
+      const std::size_t offset = reinterpret_cast<std::uintptr_t>(*first) - span.start.address();
       const std::uint64_t bit = Span::mask_of(object_index(size_class(), offset));
       if ((home_before & bit) != 0) tag(*first, kFreedTag);
     }
-    if (home_before != mask) put(span, index, mask & ~home_before);
+    mask &= ~home_before;
+    if (mask != 0) put(span, index, mask, static_cast<std::size_t>(std::popcount(mask)));
   };
   std::size_t done = for_each_word(objects, count, mark);
   while (done != count) [[unlikely]] {
@@ -203,7 +220,7 @@ bool CentralCache::mark_home(void** objects, std::size_t count, Put&& put) {
 }
 
 bool CentralCache::mark_home(void** objects, std::size_t count) {
-  return mark_home(objects, count, [](Span*, std::size_t, std::uint64_t) {});
+  return mark_home(objects, count, [](Span&, std::size_t, std::uint64_t, std::size_t) {});
 }
 
 MINITC_COLD void CentralCache::report_tagged(void* const* objects, std::size_t count,
@@ -219,27 +236,38 @@ MINITC_COLD void CentralCache::report_tagged(void* const* objects, std::size_t c
 // Marks objects that were in the store as away.
 void CentralCache::dismiss(void** objects, std::size_t count) {
   const std::size_t done = for_each_word(
-      objects, count, [](Span* span, std::size_t index, std::uint64_t mask, void**, void**) {
-        span->home_word(index).fetch_and(~mask, std::memory_order_relaxed);
+      objects, count, [](Span& span, std::size_t index, std::uint64_t mask, void**, void**) {
+        span.home_word(index).fetch_and(~mask, std::memory_order_relaxed);
       });
   MINITC_CHECK(done == count);  // I7
 }
 
-// A span with all its objects free, in no list. It gets its class number under the lock.
-Span* CentralCache::new_span() {
-  Span* const span = heap_->acquire_small(cls_);
-  if (span == nullptr) return nullptr;
+// Up to `wanted` spans with all their objects free. They get their class number under the lock.
+SpanList CentralCache::new_spans(std::size_t wanted) {
+  SpanList spans = heap_->acquire_small(cls_, wanted);
+  SpanList without_bits;
+  for (Span* span = spans.front(); span != nullptr;) {
+    Span* const next = span->next;
+    if (!make_bits(span)) {
+      spans.remove(span);
+      without_bits.push(span);
+    }
+    span = next;
+  }
+  heap_->release_small(without_bits);
+  return spans;
+}
+
+// False if there is no memory for them.
+bool CentralCache::make_bits(Span* span) {
   const std::size_t words = size_class().words();
   span->bits = span->own_bits;
   if (words > 1) {
     const unsigned shift = MetadataArena::shift_of(2 * words * sizeof(std::uint64_t));
     void* block = arena_->allocate_block(shift);
     if (block == nullptr && heap_->feed_arena()) block = arena_->allocate_block(shift);
+    if (block == nullptr) return false;
     span->bits = static_cast<std::uint64_t*>(block);
-    if (block == nullptr) {
-      heap_->release_small(span);
-      return nullptr;
-    }
   }
   const std::size_t objects = size_class().objects;
   for (std::size_t word = 0; word < words; ++word) {
@@ -248,20 +276,16 @@ Span* CentralCache::new_span() {
     span->bits[word] = span->bits[words + word] = all;
   }
   span->free_count = static_cast<std::uint32_t>(objects);
-  return span;
+  return true;
 }
 
 void CentralCache::delete_spans(SpanList& empties) {
-  while (!empties.empty()) {
-    Span* const span = empties.front();
-    empties.remove(span);
-    if (span->bits != span->own_bits) {
-      const std::size_t words = size_class().words();
-      arena_->deallocate_block(span->bits,
-                               MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
-    }
-    heap_->release_small(span);
+  const std::size_t words = size_class().words();
+  for (Span* span = empties.front(); words > 1 && span != nullptr; span = span->next) {
+    arena_->deallocate_block(span->bits,
+                             MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
   }
+  heap_->release_small(empties);
 }
 
 // The store, or null if there is no memory for it. Outside the lock, since the arena may have to
@@ -285,16 +309,34 @@ std::size_t CentralCache::store_room_locked() const {
   return std::min(store_capacity(), kMinStored + away / 4);
 }
 
+void CentralCache::add_spans_locked(SpanList& spans) {
+  while (Span* const span = spans.pop()) {
+    span->cls = static_cast<std::uint8_t>(cls_);
+    ++spans_;
+    free_objects_ += span->free_count;
+    fresh_.push(span);
+  }
+}
+
+// Takes a span with all its objects free, which is in no list, out of the class.
+void CentralCache::remove_span_locked(Span* span, SpanList& empties) {
+  --spans_;
+  free_objects_ -= span->free_count;
+  span->cls = 0;  // whoever frees one of its objects again finds no span
+  empties.push(span);
+}
+
 // Moves the span to the list that fits; spans with none or all of their objects free are in none.
 void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
-  const auto list_of = [this](std::size_t free) {
-    return free == 0 || free == size_class().objects ? 0 : std::bit_width(free);
-  };
-  const auto from = list_of(span->free_count);
-  const auto to = list_of(count);
-  free_objects_ += count - span->free_count;
+  const std::size_t before = span->free_count;
+  const std::size_t all = size_class().objects;
+  free_objects_ += count - before;
   span->free_count = static_cast<std::uint32_t>(count);
-  if (from == to) return;
+  // Two numbers have the same highest bit.
+  if ((before ^ count) <= (before & count) && before != all && count != all) return;
+  const auto list_of = [all](std::size_t free) { return free == all ? 0 : std::bit_width(free); };
+  const auto from = list_of(before);
+  const auto to = list_of(count);
   if (from != 0) {
     lists_[from].remove(span);
     if (lists_[from].empty()) occupied_ &= ~(1U << from);
@@ -305,52 +347,54 @@ void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
   }
 }
 
-// Takes up to `count` objects out of the span, the lowest first. They are put down in falling
-// order, since a stack hands out the last first.
+// Takes up to `count` objects out of the span, the lowest first. They are put down from the end of
+// out[0 .. count), in falling order.
 std::size_t CentralCache::carve_locked(Span* span, void** out, std::size_t count) {
   const std::size_t taken = std::min<std::size_t>(count, span->free_count);
-  std::size_t left = taken;
-  for (std::size_t base = 0; left != 0; base += 64) {
+  void** const end = out + count - taken;
+  char* const start = span->start.ptr();
+  const std::size_t bytes = size_class().bytes;
+  out += count;
+  for (std::size_t base = 0; out != end; base += 64) {
     std::uint64_t& word = span->free_word(base);
-    std::uint64_t mask = 0;
-    for (; word != 0 && left != 0; word &= word - 1) {
-      const std::size_t bit = static_cast<std::size_t>(std::countr_zero(word));
-      mask |= Span::mask_of(bit);
-      out[--left] = span->start.ptr() + (base + bit) * size_class().bytes;
+    std::uint64_t left = word;
+    for (; left != 0 && out != end; left &= left - 1) {
+      const std::size_t bit = static_cast<std::size_t>(std::countr_zero(left));
+      *--out = start + (base + bit) * bytes;
     }
-    if (mask != 0) span->home_word(base).fetch_and(~mask, std::memory_order_relaxed);
+    if (left == word) continue;
+    span->home_word(base).fetch_and(~(word ^ left), std::memory_order_relaxed);
+    word = left;
   }
   change_free_count_locked(span, span->free_count - taken);
   return taken;
 }
 
-// Puts objects of one word that are home, but in no span, into their span. One that is then all
-// free goes to `empties`.
-void CentralCache::put_locked(Span* span, std::size_t index, std::uint64_t mask,
+// Puts `count` objects of one word that are home, but in no span, into their span. One that is then
+// all free goes to `empties`.
+void CentralCache::put_locked(Span* span, std::size_t index, std::uint64_t mask, std::size_t count,
                               SpanList& empties) {
   MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
   span->free_word(index) |= mask;
-  change_free_count_locked(span, span->free_count + static_cast<std::size_t>(std::popcount(mask)));
-  if (span->free_count != size_class().objects) return;
-  --spans_;
-  free_objects_ -= span->free_count;
-  span->cls = 0;  // whoever frees one of its objects again finds no span
-  empties.push(span);
+  change_free_count_locked(span, span->free_count + count);
+  if (span->free_count == size_class().objects) remove_span_locked(span, empties);
 }
 
 void CentralCache::send_home_locked(void** objects, std::size_t count, SpanList& empties) {
   const std::size_t done = for_each_word(
       objects, count,
-      [&](Span* span, std::size_t index, std::uint64_t mask, void**, void**)
-          MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(span, index, mask, empties); });
+      [&](Span& span, std::size_t index, std::uint64_t mask, void** first, void** last)
+          MINITC_NO_THREAD_SAFETY_ANALYSIS {
+            put_locked(&span, index, mask, static_cast<std::size_t>(last - first), empties);
+          });
   MINITC_CHECK(done == count);  // I7
 }
 
 bool CentralCache::mark_and_send_home_locked(void** objects, std::size_t count, SpanList& empties) {
   return mark_home(
       objects, count,
-      [&](Span* span, std::size_t index, std::uint64_t mask)
-          MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(span, index, mask, empties); });
+      [&](Span& span, std::size_t index, std::uint64_t mask, std::size_t n)
+          MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(&span, index, mask, n, empties); });
 }
 
 // --- Self-check --------------------------------------------------------------------------------
@@ -385,6 +429,11 @@ std::size_t CentralCache::check_locked() const {
       free += count;
       seen += span->words();
     }
+  }
+  for (const Span* span = fresh_.front(); span != nullptr; span = span->next) {
+    MINITC_CHECK(span->free_count == size_class().objects);  // I8
+    free += span->free_count;
+    ++seen;
   }
   MINITC_CHECK(free == free_objects_);  // I8
   return seen;

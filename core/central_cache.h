@@ -14,7 +14,8 @@
 //                 thread cache (home 0, free 0), in the store (home 1, free 0), in its span
 //                 (home 1, free 1).
 //             I8  A span's free_count is the number of its free bits; a span with some and not all
-//                 objects free is in the list for that many, any other in none.
+//                 objects free is in the list for that many, one with all of them free is fresh,
+//                 any other in none.
 #pragma once
 
 #include <atomic>
@@ -51,9 +52,19 @@ class alignas(64) CentralCache {
   // this class that is away from home is reported, with `call`; if that returns, it is left out.
   void spill(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
 
+  // `ptr` is an object of this class that is with the program or in a thread cache.
+  bool has_away(const void* ptr) const {
+    const Span* const span = span_of_page(ptr);
+    if (span == nullptr || span->cls != cls_) return false;
+    const std::size_t offset = reinterpret_cast<std::uintptr_t>(ptr) - span->start.address();
+    const SizeClass& c = size_class();
+    const std::size_t index = object_index(c, offset);
+    return index < c.objects && index * c.bytes == offset &&
+           (span->home_word(index).load(std::memory_order_relaxed) & Span::mask_of(index)) == 0;
+  }
   // Where in this class's span `ptr` points; its page is one of this class.
   Finding find(const void* ptr) const;
-  // Sends the store's objects home.
+  // Sends the store's objects home, and fresh spans back.
   void trim() MINITC_EXCLUDES(lock_);
   CentralStats stats() MINITC_EXCLUDES(lock_);
   // Dies if an invariant does not hold. Slow.
@@ -75,6 +86,7 @@ class alignas(64) CentralCache {
   };
 
   const SizeClass& size_class() const { return kSizeClasses[cls_]; }
+  Span* span_of_page(const void* ptr) const { return map_->span_at(PageId::of(ptr)); }
   Span* span_of(const void* ptr) const;
   Place place_of(const void* ptr) const;
   template <typename Visit>
@@ -84,13 +96,16 @@ class alignas(64) CentralCache {
   bool mark_home(void** objects, std::size_t count);
   void report_tagged(void* const* objects, std::size_t count, Call call) const;
   void dismiss(void** objects, std::size_t count);
-  Span* new_span() MINITC_EXCLUDES(lock_);
+  SpanList new_spans(std::size_t wanted) MINITC_EXCLUDES(lock_);
+  bool make_bits(Span* span);
   void delete_spans(SpanList& empties) MINITC_EXCLUDES(lock_);
   void** make_store() MINITC_EXCLUDES(lock_);
+  void add_spans_locked(SpanList& spans) MINITC_REQUIRES(lock_);
+  void remove_span_locked(Span* span, SpanList& empties) MINITC_REQUIRES(lock_);
   void change_free_count_locked(Span* span, std::size_t count) MINITC_REQUIRES(lock_);
   std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
-  void put_locked(Span* span, std::size_t index, std::uint64_t mask, SpanList& empties)
-      MINITC_REQUIRES(lock_);
+  void put_locked(Span* span, std::size_t index, std::uint64_t mask, std::size_t count,
+                  SpanList& empties) MINITC_REQUIRES(lock_);
   void send_home_locked(void** objects, std::size_t count, SpanList& empties)
       MINITC_REQUIRES(lock_);
   bool mark_and_send_home_locked(void** objects, std::size_t count, SpanList& empties)
@@ -113,6 +128,7 @@ class alignas(64) CentralCache {
   std::size_t stored_ MINITC_GUARDED_BY(lock_) = 0;
   SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);      // [w]: spans whose free_count has width w
   std::uint32_t occupied_ MINITC_GUARDED_BY(lock_) = 0;  // bit w: lists_[w] is not empty
+  SpanList fresh_ MINITC_GUARDED_BY(lock_);              // came with others, not carved yet
   std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;
 };

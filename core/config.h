@@ -35,13 +35,16 @@ inline constexpr std::size_t kLeafShift = 18;
 
 // One size class of one thread: at most this many objects and this many bytes, but at least two
 // objects, so that a malloc/free pair of a big class stays in the thread.
-inline constexpr std::size_t kMaxCachedObjects = 2048;
+inline constexpr std::size_t kMaxCachedObjects = 256;
 inline constexpr std::size_t kMaxCachedBytes = 512 * 1024;
 inline constexpr std::size_t kMinCachedObjects = 2;
 // First capacity of a class in a thread: a short-lived thread wants a few objects of many classes.
 inline constexpr std::size_t kFirstCachedObjects = 4;
+// Or so many bytes: two cache lines, so that the half that a refill brings shares none.
+inline constexpr std::size_t kFirstCachedBytes = 128;
 // Objects that move between tiers at a time, at most.
-inline constexpr std::size_t kMaxBatch = 512;
+inline constexpr std::size_t kMaxBatch = 64;
+inline constexpr std::size_t kMaxBatchBytes = 64 * 1024;
 // Objects that a thread that allocates nothing frees before it gets a cache. libc frees a few when
 // a thread is past its end, which must not give it one.
 inline constexpr std::uint32_t kLoneFrees = 128;
@@ -55,6 +58,12 @@ inline constexpr std::uint32_t kScavengePeriod = 128;
 // Objects that the store of a class may hold when the class has next to none in use.
 inline constexpr std::size_t kMinStored = 8;
 
+// Bytes of the spans that a class takes from the page heap at a time when it has many: objects that
+// are allocated in a row then lie in a row, for the prefetcher and the TLB.
+inline constexpr std::size_t kSpanGroupBytes = 64 * 1024;
+// But no more than this fraction of the spans it has, as a shift.
+inline constexpr std::size_t kSpanGroupShift = 2;
+
 // --- Page heap ---------------------------------------------------------------------------------
 
 // Runs shorter than this many pages are kept in exact bins, the others in an ordered tree.
@@ -63,9 +72,19 @@ inline constexpr std::size_t kBins = 128;
 // them an eighth of what it has, or the multiple of a large request that is next below that.
 inline constexpr std::size_t kMinChunkPages = 128;
 inline constexpr std::size_t kMaxChunkPages = 8192;
+// Pages of free spans that their classes give up at a time: for another's sake at least, and when
+// there are too many.
+inline constexpr std::size_t kMinDissolved = 128;
+inline constexpr std::size_t kMaxDissolved = 2048;
 // Free pages that stay committed, in bytes: this much or an eighth of the live heap.
 inline constexpr std::size_t kMinFreeBound = 32 * 1024 * 1024;
 inline constexpr std::size_t kFreeBoundShift = 3;
+// When the pages in use grow: in bytes, or as this part of the most that was ever in use.
+inline constexpr std::size_t kMinPeakBound = 8 * 1024 * 1024;
+inline constexpr std::size_t kPeakBoundPart = 10;
+// For what the program has missed, more stays; of that this part of each run that is returned is
+// forgotten.
+inline constexpr std::size_t kMissedPart = 4;
 // After the OS refused a decommit, this many releases go by before it is asked again.
 inline constexpr std::uint32_t kDecommitPause = 64;
 // A block of at least this many bytes that outgrows its place has its pages moved by mremap; a

@@ -70,6 +70,13 @@ void* Heap::allocate_slow(std::size_t bytes) {
   if (bytes == 0) bytes = 1;
   if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/false);
   const unsigned cls = class_of(bytes);
+  void* const object = allocate_small(cls);
+  if (object != nullptr) return object;
+  gather();
+  return allocate_small(cls);
+}
+
+void* Heap::allocate_small(unsigned cls) {
   if (ThreadCache* const cache = own_cache(); cache != nullptr) {
     const CacheLease lease(cache);
     return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
@@ -93,7 +100,12 @@ void* Heap::allocate_zeroed(std::size_t bytes) {
 
 void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) {
   if (bytes > PTRDIFF_MAX || alignment.bytes() > PTRDIFF_MAX - bytes) return nullptr;
-  Span* const span = pages_.acquire_large(PageCount::of_bytes(bytes), alignment);
+  const PageCount pages = PageCount::of_bytes(bytes);
+  Span* span = pages_.acquire_large(pages, alignment);
+  if (span == nullptr && pages <= pages_.stats().mapped) {
+    gather();
+    span = pages_.acquire_large(pages, alignment);
+  }
   if (span == nullptr) return nullptr;
   void* const object = span->start.ptr();
   if (zeroed && !span->zero) memset(object, 0, bytes);
@@ -120,25 +132,26 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
 // --- Resizing ----------------------------------------------------------------------------------
 
 void* Heap::resize(void* ptr, std::size_t bytes, std::uintptr_t site) {
-  const Finding old = find_or_report(ptr, {Caller::kRealloc, site});
-  if (old.verdict != Verdict::kLive) return nullptr;
+  std::size_t old_bytes = small_size(ptr);
+  const bool is_large = old_bytes == 0;
+  if (is_large) old_bytes = size_or_report(ptr, {Caller::kRealloc, site});
+  if (old_bytes == 0) return nullptr;
   if (bytes == 0) {
     deallocate(ptr);
     return nullptr;
   }
-  Span* const span = map_.span_at(PageId::of(ptr));
-  const bool is_large = span->state == SpanState::kLarge;
   // It stays where it is if it fits and would not leave more than half (of a large one, a quarter)
   // unused, or if a new one would be no smaller.
-  const std::size_t least = is_large ? old.bytes / 4 * 3 : old.bytes / 2;
-  const bool no_smaller = is_large ? PageCount::of_bytes(bytes) == span->length
-                                   : bytes <= kMaxSmall && class_of(bytes) == span->cls;
-  if (bytes <= old.bytes && (bytes >= least || no_smaller)) return ptr;
-  if (is_large && bytes > kMaxSmall) return resize_large(span, bytes);
+  const std::size_t least = is_large ? old_bytes / 4 * 3 : old_bytes / 2;
+  const std::size_t rounded = is_large            ? align_up(bytes, kPageBytes)
+                              : bytes > kMaxSmall ? bytes
+                                                  : kSizeClasses[class_of(bytes)].bytes;
+  if (bytes <= old_bytes && (bytes >= least || rounded == old_bytes)) return ptr;
+  if (is_large && bytes > kMaxSmall) return resize_large(map_.span_at(PageId::of(ptr)), bytes);
 
   void* const object = allocate(bytes);
-  if (object == nullptr) return bytes <= old.bytes ? ptr : nullptr;
-  memcpy(object, ptr, std::min(old.bytes, find(object).bytes));
+  if (object == nullptr) return bytes <= old_bytes ? ptr : nullptr;
+  memcpy(object, ptr, std::min(old_bytes, usable_size(object)));
   deallocate(ptr);
   return object;
 }
@@ -169,8 +182,8 @@ Span* Heap::acquire_roomy(PageCount pages) {
 }
 
 std::size_t Heap::usable_size(const void* ptr, std::uintptr_t site) {
-  const Finding finding = find_or_report(ptr, {Caller::kUsableSize, site});
-  return finding.verdict == Verdict::kLive ? finding.bytes : 0;
+  const std::size_t small = small_size(ptr);
+  return small != 0 ? small : size_or_report(ptr, {Caller::kUsableSize, site});
 }
 
 Finding Heap::find(const void* ptr) {
@@ -184,10 +197,11 @@ Finding Heap::find(const void* ptr) {
   return pages_.find(ptr);
 }
 
-Finding Heap::find_or_report(const void* ptr, Call call) {
+std::size_t Heap::size_or_report(const void* ptr, Call call) {
   const Finding finding = find(ptr);
-  if (finding.verdict != Verdict::kLive) bad_.report(call, ptr, finding);
-  return finding;
+  if (finding.verdict == Verdict::kLive) return finding.bytes;
+  bad_.report(call, ptr, finding);
+  return 0;
 }
 
 // --- Threads -----------------------------------------------------------------------------------
@@ -252,12 +266,16 @@ void Heap::retire_cache() {
 // --- The whole ---------------------------------------------------------------------------------
 
 std::size_t Heap::trim() {
+  gather();
+  return pages_.trim();
+}
+
+void Heap::gather() {
   if (ThreadCache* const cache = current_cache(); cache != nullptr) {
     const CacheLease lease(cache);
     cache->flush();
   }
   for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].trim();
-  return pages_.trim();
 }
 
 void Heap::check() {

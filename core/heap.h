@@ -54,9 +54,10 @@ class Heap {
   // From now on the fast paths serve requests.
   void open() { small_slots_ = kClassOfSlot.size(); }
 
-  // A new object of at least `bytes`, or what slow(bytes) returns if the fast path has none.
-  template <typename Slow>
-  MINITC_HOT void* allocate(std::size_t bytes, Slow slow) {
+  // What use(object, cls) makes of a new object of at least `bytes`, or what slow(bytes) returns if
+  // the fast path has none.
+  template <typename Slow, typename Use>
+  MINITC_HOT void* allocate(std::size_t bytes, Slow slow, Use use) {
     const std::size_t slot = slot_of(bytes);
     if (slot >= small_slots_) [[unlikely]]
       return slow(bytes);
@@ -66,7 +67,11 @@ class Heap {
       return slow(bytes);
     void* const object = cache.pop(cls);
     if (object == nullptr) __builtin_unreachable();
-    return object;
+    return use(object, cls);
+  }
+  template <typename Slow>
+  MINITC_HOT void* allocate(std::size_t bytes, Slow slow) {
+    return allocate(bytes, slow, [](void* object, unsigned) { return object; });
   }
   // Frees the object at `ptr`, or leaves it to slow(ptr).
   template <typename Slow>
@@ -104,6 +109,12 @@ class Heap {
   void* resize(void* ptr, std::size_t bytes, std::uintptr_t site = 0);
   // The bytes of the object at `ptr` that the program may use; 0 for a bad pointer.
   std::size_t usable_size(const void* ptr, std::uintptr_t site = 0);
+  // As usable_size(), if there is a small object at `ptr`; else 0, and nothing is reported.
+  std::size_t small_size(const void* ptr) const {
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
+    const unsigned cls = map_.covers(address) ? map_.class_at(address) : 0;
+    return cls != 0 && central_[cls].has_away(ptr) ? kSizeClasses[cls].bytes : 0;
+  }
   // Where `ptr` points. An object in a thread cache counts as live.
   Finding find(const void* ptr);
   // A plugin is loaded that may use libc's malloc.
@@ -131,10 +142,14 @@ class Heap {
   ThreadCache* own_cache();
   ThreadCache* cache_to_free();
   ThreadCache* adopt_cache();
+  void* allocate_small(unsigned cls);
   void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
   void* resize_large(Span* span, std::size_t bytes);
   Span* acquire_roomy(PageCount pages);
-  Finding find_or_report(const void* ptr, Call call);
+  // Makes free pages of what this thread's cache, the central stores and fresh spans hold.
+  void gather();
+  // The bytes of the object at `ptr`; 0 for a bad pointer, which is reported.
+  std::size_t size_or_report(const void* ptr, Call call);
 
   std::size_t small_slots_ = 0;  // slots that the fast path serves; 0 until open()
   PageMap map_;

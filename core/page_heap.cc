@@ -12,59 +12,72 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map,
   fixed_bound_ = PageCount::of_bytes(free_bound_bytes);
 }
 
-// Takes a run, puts it in use and calls finish(span) under the lock. Where the OS refuses more,
-// runs that differ in state, or are on their way to the OS, may make a fitting one when all are
-// returned.
-template <typename Finish>
-Span* PageHeap::acquire(PageCount pages, PageCount alignment, SpanState state, Finish&& finish) {
+// Calls take() under the lock until it is true. Where the OS refuses more, runs that differ in
+// state, or are on their way to the OS, may make a fitting one of `pages` when all are returned.
+template <typename Take>
+bool PageHeap::acquire(PageCount pages, Take&& take) {
   for (std::size_t tries = 0; tries < kMaxTries; ++tries) {
+    bool taken;
+    bool excess;
     std::uint32_t seen;
-    bool others_return;
+    bool others_return = false;
     {
       const LockGuard guard(lock_, *this);
-      if (Span* const span = take_locked(pages, alignment); span != nullptr) {
-        put_in_use_locked(span, state);
-        finish(span);
-        return span;
+      taken = take();
+      excess = has_excess_locked(Keep::kAtPeak);
+      if (!taken && free_.pages() + kept_pages_ + returned_.pages() + returning_ < pages) {
+        return false;
       }
-      if (free_.pages() + returned_.pages() + returning_ < pages) return nullptr;
       seen = returns_.load(std::memory_order_relaxed);
-      others_return = false;
       for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
         if (run->returned_by() != holder_number()) others_return = true;
       }
-      if (others_return) return_awaited_ = true;
+      if (!taken && others_return) return_awaited_ = true;
     }
-    if (return_excess(/*all=*/true) != PageCount{}) continue;
+    if (taken) {
+      if (excess) return_excess(Keep::kAtPeak);
+      return true;
+    }
+    if (return_excess(Keep::kNothing) != PageCount{}) continue;
     if (others_return) futex_wait(returns_, seen);
-    if (returns_.load(std::memory_order_relaxed) == seen) return nullptr;
+    if (returns_.load(std::memory_order_relaxed) == seen) return false;
   }
-  return nullptr;
+  return false;
 }
 
-Span* PageHeap::acquire_small(unsigned cls) {
-  return acquire(PageCount{kSizeClasses[cls].pages}, kOnePage, SpanState::kSmall,
-                 [this, cls](Span* span) { map_->set_small(span, cls); });
+SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted) {
+  SpanList spans;
+  acquire(PageCount{kSizeClasses[cls].pages}, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    take_small_locked(cls, wanted, spans);
+    return !spans.empty();
+  });
+  return spans;
 }
 
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
-  return acquire(pages, alignment, SpanState::kLarge,
-                 [this](const Span* span) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-                   stats_.large += span->length;
-                   ++stats_.large_count;
-                 });
+  Span* span = nullptr;
+  acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    span = take_locked(pages, alignment);
+    if (span == nullptr) return false;
+    put_in_use_locked(span, SpanState::kLarge);
+    stats_.large += span->length;
+    ++stats_.large_count;
+    return true;
+  });
+  return span;
 }
 
-void PageHeap::release_small(Span* span) {
+void PageHeap::release_small(SpanList& spans) {
+  if (spans.empty()) return;
   bool excess;
   {
     const LockGuard guard(lock_, *this);
-    map_->clear_small(span);
-    map_->set_ends(span);
-    put_back_locked(span, SpanState::kFree);
-    excess = free_.pages() > bound_locked();
+    while (Span* const span = spans.pop()) {
+      keep_locked(span);
+    }
+    excess = has_excess_locked(Keep::kBound);
   }
-  if (excess) return_excess(/*all=*/false);
+  if (excess) return_excess(Keep::kBound);
 }
 
 Finding PageHeap::release_large(void* ptr) {
@@ -89,7 +102,7 @@ Finding PageHeap::release_large(void* ptr) {
       begin_return_locked(span);
     } else {
       put_back_locked(span, SpanState::kFree);
-      excess = free_.pages() > bound_locked();
+      excess = has_excess_locked(Keep::kBound);
     }
   }
   if (moved != nullptr) {  // its own mapping goes, so that mappings do not add up
@@ -97,7 +110,7 @@ Finding PageHeap::release_large(void* ptr) {
     const LockGuard guard(lock_, *this);
     end_return_locked(moved, renewed);
   }
-  if (excess) return_excess(/*all=*/false);
+  if (excess) return_excess(Keep::kBound);
   return Finding{Verdict::kLive};
 }
 
@@ -113,20 +126,31 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
     if (tail == nullptr) return false;
     stats_.large -= tail->length;
     put_back_locked(tail, SpanState::kFree);
-    excess = free_.pages() > bound_locked();
+    excess = has_excess_locked(Keep::kBound);
   }
-  if (excess) return_excess(/*all=*/false);
+  if (excess) return_excess(Keep::kBound);
   return true;
 }
 
 // A span of moved pages stays the one mapping that it is, so that it can be moved again.
 bool PageHeap::extend(Span* span, PageCount pages) {
   if (span->moved) return false;
-  const LockGuard guard(lock_, *this);
+  bool excess;
+  {
+    const LockGuard guard(lock_, *this);
+    if (!extend_locked(span, pages)) return false;
+    excess = has_excess_locked(Keep::kAtPeak);
+  }
+  if (excess) return_excess(Keep::kAtPeak);
+  return true;
+}
+
+bool PageHeap::extend_locked(Span* span, PageCount pages) {
   const PageCount extra = pages - span->length;
   Span* const next = map_->span_at(span->end());
   if (next == nullptr || !next->is_free() || next->length < extra) return false;
   index_of(next).remove(next);
+  if (next->state == SpanState::kReturned) miss_locked(extra);
   if (next->length > extra) {
     Span* const rest = split_locked(next, extra);
     if (rest == nullptr) {
@@ -135,11 +159,7 @@ bool PageHeap::extend(Span* span, PageCount pages) {
     }
     insert_locked(rest);
   }
-  map_->clear_ends(next);
-  map_->clear_ends(span);
-  span->length = pages;
-  map_->set_ends(span);
-  arena_->destroy(next);
+  merge_locked(span, next);
   stats_.in_use += extra;
   stats_.large += extra;
   stats_.peak = std::max(stats_.peak, stats_.in_use);
@@ -186,6 +206,7 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
 
 bool PageHeap::feed_arena() {
   const LockGuard guard(lock_, *this);
+  fit_committed_locked(PageCount::of_bytes(kMetadataChunkBytes));
   return feed_arena_locked();
 }
 
@@ -197,130 +218,16 @@ Finding PageHeap::find(const void* ptr) {
 PageHeapStats PageHeap::stats() {
   const LockGuard guard(lock_, *this);
   PageHeapStats stats = stats_;
-  stats.free = free_.pages() + returning_;
+  stats.free = free_.pages() + kept_pages_ + returning_;
   stats.returned = returned_.pages();
   return stats;
 }
 
 // --- Under the lock ----------------------------------------------------------------------------
 
-// Takes a run of `pages` out of the free ones, or out of a new chunk.
-Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
-  const PageCount wanted = pages + alignment - kOnePage;
-  Span* run = fit_locked(wanted);
-  if (run == nullptr) {
-    if (!grow_locked(wanted)) return nullptr;
-    run = fit_locked(wanted);
-  }
-  index_of(run).remove(run);
-
-  const PageCount head{-run->start.value & (alignment.value - 1)};
-  if (head != PageCount{}) {
-    Span* const rest = split_locked(run, head);
-    insert_locked(run);
-    if (rest == nullptr) return nullptr;
-    run = rest;
-  }
-  if (run->length > pages) {
-    Span* const rest = split_locked(run, pages);
-    if (rest == nullptr) {
-      insert_locked(coalesce_locked(run));
-      return nullptr;
-    }
-    insert_locked(rest);
-  }
-  return run;
-}
-
-// Committed runs first: their memory is there already.
-Span* PageHeap::fit_locked(PageCount pages) {
-  Span* const run = free_.best_fit(pages);
-  return run != nullptr ? run : returned_.best_fit(pages);
-}
-
-bool PageHeap::grow_locked(PageCount pages) {
-  PageCount chunk{std::clamp(stats_.mapped.value / 8, kMinChunkPages, kMaxChunkPages)};
-  // Large requests of one length leave no rest at a chunk's end, which no later chunk would make
-  // longer: the kernel puts each in front of the last.
-  if (pages.bytes() > kMaxSmall) {
-    chunk.value = std::max(chunk.value - chunk.value % pages.value, kMinChunkPages);
-  }
-  void* memory = nullptr;
-  for (chunk = std::max(chunk, pages);; chunk = std::max(PageCount{chunk.value / 2}, pages)) {
-    memory = os_->reserve(chunk.bytes());
-    if (memory != nullptr) break;
-    if (chunk == pages) return false;
-  }
-  const PageId start = PageId::of(memory);
-  Span* run = nullptr;
-  if (map_->ensure(start, chunk)) run = describe_locked(start, chunk, SpanState::kReturned);
-  if (run == nullptr) {
-    os_->release(memory, chunk.bytes());
-    return false;
-  }
-  stats_.mapped += chunk;
-  map_->set_ends(run);
-  insert_locked(coalesce_locked(run));
-  return true;
-}
-
-// A new Span; null if there is no memory for it.
-Span* PageHeap::describe_locked(PageId start, PageCount pages, SpanState state) {
-  Span* const span = arena_->create<Span>(start, pages, state);
-  if (span != nullptr || !feed_arena_locked()) return span;
-  return arena_->create<Span>(start, pages, state);
-}
-
-// The front of the best fitting run, so that no new Span is needed for the rest.
-bool PageHeap::feed_arena_locked() {
-  const PageCount pages = PageCount::of_bytes(kMetadataChunkBytes);
-  Span* const run = fit_locked(pages);
-  if (run == nullptr) return false;
-  index_of(run).remove(run);
-  map_->clear_ends(run);
-  arena_->donate(run->start.ptr(), pages.bytes());
-  stats_.mapped -= pages;
-  run->start = run->start + pages;
-  run->length -= pages;
-  if (run->length == PageCount{}) {
-    arena_->destroy(run);
-  } else {
-    map_->set_ends(run);
-    insert_locked(run);
-  }
-  return true;
-}
-
-// Cuts `run`, which is in no index, after `pages`; the rest, in the same state, or null if there is
-// no memory to describe it.
-Span* PageHeap::split_locked(Span* run, PageCount pages) {
-  MINITC_ASSERT(pages != PageCount{} && pages < run->length);
-  Span* const rest = describe_locked(run->start + pages, run->length - pages, run->state);
-  if (rest == nullptr) return nullptr;
-  run->length = pages;
-  map_->set_ends(run);
-  map_->set_ends(rest);
-  return rest;
-}
-
-// Joins `run`, which is free and in no index, with the neighbours of its state.
-Span* PageHeap::coalesce_locked(Span* run) {
-  Span* const neighbours[] = {map_->span_at(run->start - kOnePage), map_->span_at(run->end())};
-  for (Span* const other : neighbours) {
-    if (other == nullptr || other->state != run->state) continue;
-    index_of(other).remove(other);
-    map_->clear_ends(other);
-    map_->clear_ends(run);
-    run->start = std::min(run->start, other->start);
-    run->length += other->length;
-    map_->set_ends(run);
-    arena_->destroy(other);
-  }
-  return run;
-}
-
 void PageHeap::put_in_use_locked(Span* run, SpanState state) {
   run->zero = run->state == SpanState::kReturned;
+  if (run->zero) miss_locked(run->length);
   MINITC_ASSERT(!run->zero || (*run->start.ptr() == 0 && run->end().ptr()[-1] == 0));  // I6
   run->become(state);
   stats_.in_use += run->length;
@@ -387,8 +294,19 @@ std::size_t PageHeap::check_locked() const {
     returned += run->length;
     ++seen;
   });
-  MINITC_CHECK(free == free_.pages() && returned == returned_.pages());         // I3
-  MINITC_CHECK(stats_.mapped == stats_.in_use + free + returned + returning_);  // I4
+  PageCount kept;
+  for (const SpanList& list : kept_) {
+    for (const Span* span = list.front(); span != nullptr; span = span->next) {
+      MINITC_CHECK(span->state == SpanState::kKept);                // I3
+      MINITC_CHECK(map_->span_at(span->start) == span);             // I4
+      MINITC_CHECK(map_->span_at(span->end() - kOnePage) == span);  // I4
+      kept += span->length;
+      ++seen;
+    }
+  }
+  MINITC_CHECK(free == free_.pages() && returned == returned_.pages() &&
+               kept == kept_pages_);                                                   // I3
+  MINITC_CHECK(stats_.mapped == stats_.in_use + free + kept + returned + returning_);  // I4
   return seen;
 }
 

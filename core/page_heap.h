@@ -31,7 +31,7 @@ struct PageHeapStats {
   PageCount mapped;    // all runs
   PageCount in_use;    // small and large spans
   PageCount large;     // large spans
-  PageCount free;      // kFree and kReturning
+  PageCount free;      // kFree, kKept and kReturning
   PageCount returned;  // kReturned
   PageCount peak;      // largest in_use so far
   std::size_t large_count;
@@ -44,13 +44,15 @@ class PageHeap {
   // `free_bound_bytes`: committed free memory to keep, 0 for the default bound.
   void init(const Os& os, MetadataArena& arena, PageMap& map, std::size_t free_bound_bytes);
 
-  // A span for objects of class `cls`; null if the OS refuses. The central cache gives it its class
-  // number, when it has made the bitmaps, and takes it away again before release_small().
-  Span* acquire_small(unsigned cls) MINITC_EXCLUDES(lock_);
+  // Spans for objects of class `cls`, neighbours, the highest first: as many as are `wanted` (at
+  // least 1) or fewer; none if the OS refuses. The central cache gives them their class number,
+  // when it has made the bitmaps, and takes it away again before release_small().
+  SpanList acquire_small(unsigned cls, std::size_t wanted) MINITC_EXCLUDES(lock_);
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
   // null if the OS refuses.
   Span* acquire_large(PageCount pages, PageCount alignment) MINITC_EXCLUDES(lock_);
-  void release_small(Span* span) MINITC_EXCLUDES(lock_);
+  // Empties the list.
+  void release_small(SpanList& spans) MINITC_EXCLUDES(lock_);
   // Frees the large object at `ptr`; a finding other than kLive if there is none.
   Finding release_large(void* ptr) MINITC_EXCLUDES(lock_);
 
@@ -83,31 +85,47 @@ class PageHeap {
   RankedLock<LockRank::kPageHeap>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
  private:
+  // Which free pages stay committed when others are returned.
+  enum class Keep {
+    kNothing,
+    kBound,   // as many as there may be at any time
+    kAtPeak,  // as many as there may be beside what is in use when that grows
+  };
+
   bool shrink(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   bool extend(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
+  bool extend_locked(Span* span, PageCount pages) MINITC_REQUIRES(lock_);
   RunIndex& index_of(const Span* run) MINITC_REQUIRES(lock_) {
     return run->state == SpanState::kFree ? free_ : returned_;
   }
-  template <typename Finish>
-  Span* acquire(PageCount pages, PageCount alignment, SpanState state, Finish&& finish)
-      MINITC_EXCLUDES(lock_);
+  template <typename Take>
+  bool acquire(PageCount pages, Take&& take) MINITC_EXCLUDES(lock_);
+  void take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) MINITC_REQUIRES(lock_);
   Span* take_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
-  Span* fit_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  Span* join_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  void keep_locked(Span* span) MINITC_REQUIRES(lock_);
+  void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  Span* fit_committed_locked(PageCount pages) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
   Span* describe_locked(PageId start, PageCount pages, SpanState state) MINITC_REQUIRES(lock_);
   bool feed_arena_locked() MINITC_REQUIRES(lock_);
   Span* coalesce_locked(Span* run) MINITC_REQUIRES(lock_);
+  void merge_locked(Span* run, Span* other) MINITC_REQUIRES(lock_);
   void insert_locked(Span* run) MINITC_REQUIRES(lock_) { index_of(run).insert(run); }
   void put_in_use_locked(Span* run, SpanState state) MINITC_REQUIRES(lock_);
   void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
-  PageCount bound_locked() const MINITC_REQUIRES(lock_);
+  PageCount bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
+  bool has_excess_locked(Keep keep) const MINITC_REQUIRES(lock_) {
+    return free_.pages() + kept_pages_ > bound_locked(keep);
+  }
+  void miss_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_excess_locked(PageCount bound) MINITC_REQUIRES(lock_);
   void begin_return_locked(Span* run) MINITC_REQUIRES(lock_);
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
-  PageCount return_excess(bool all) MINITC_EXCLUDES(lock_);
+  PageCount return_excess(Keep keep) MINITC_EXCLUDES(lock_);
   void check_run_locked(const Span* run, SpanState state) const MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kPageHeap> lock_;
@@ -118,13 +136,18 @@ class PageHeap {
   PageMap* map_ = nullptr;
   PageCount fixed_bound_;
 
-  RunIndex free_ MINITC_GUARDED_BY(lock_);      // kFree
-  RunIndex returned_ MINITC_GUARDED_BY(lock_);  // kReturned
+  RunIndex free_ MINITC_GUARDED_BY(lock_);               // kFree
+  RunIndex returned_ MINITC_GUARDED_BY(lock_);           // kReturned
+  SpanList kept_[kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept, by class
+  PageCount kept_pages_ MINITC_GUARDED_BY(lock_);        // in all of them
+  unsigned kept_next_ MINITC_GUARDED_BY(lock_) = 0;      // the class whose turn to dissolve is next
   PageHeapStats stats_ MINITC_GUARDED_BY(lock_) = {};
   PageCount returning_ MINITC_GUARDED_BY(lock_);          // kReturning
   SpanList returning_runs_ MINITC_GUARDED_BY(lock_);      // those
   std::atomic<std::uint32_t> returns_{0};                 // counts ends of returns; a futex word
   bool return_awaited_ MINITC_GUARDED_BY(lock_) = false;  // a thread may sleep on returns_
+  PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound, and not taken again
+  PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, taken again lately
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t moved_spans_ MINITC_GUARDED_BY(lock_) = 0;   // large spans with `moved` set
   std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;  // of moves

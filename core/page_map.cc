@@ -7,17 +7,6 @@ void PageMap::init(const Os& os) {
   root_limit_ = kRootEntries;
 }
 
-PageMap::Leaf* PageMap::leaf_of(PageId page) const {
-  const std::size_t i = page.value >> kLeafShift;
-  if (i >= root_limit_ || root_[i] == 0) return nullptr;
-  return reinterpret_cast<Leaf*>(reinterpret_cast<std::intptr_t>(this) + root_[i]);
-}
-
-Span* PageMap::span_at(PageId page) const {
-  const Leaf* const leaf = leaf_of(page);
-  return leaf == nullptr ? nullptr : leaf->span[index_of(page)];
-}
-
 Span* PageMap::last_span_up_to(PageId page, PageCount pages) const {
   if (page.value >> kLeafShift >= root_limit_) return nullptr;
   for (std::size_t back = 0; back < pages.value && back <= page.value;) {

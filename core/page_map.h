@@ -43,7 +43,10 @@ class PageMap {
     return *reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::intptr_t>(map) + offset);
   }
   // The span that `page` is registered for, or null.
-  Span* span_at(PageId page) const;
+  Span* span_at(PageId page) const {
+    const Leaf* const leaf = leaf_of(page);
+    return leaf == nullptr ? nullptr : leaf->span[index_of(page)];
+  }
   // The span of the last page that has one among the `pages` that end with `page`, or null. Slow.
   Span* last_span_up_to(PageId page, PageCount pages) const;
 
@@ -71,7 +74,11 @@ class PageMap {
     Span* span[kLeafPages];
   };
 
-  Leaf* leaf_of(PageId page) const;
+  Leaf* leaf_of(PageId page) const {
+    const std::size_t i = page.value >> kLeafShift;
+    if (i >= root_limit_ || root_[i] == 0) return nullptr;
+    return reinterpret_cast<Leaf*>(reinterpret_cast<std::intptr_t>(this) + root_[i]);
+  }
   static std::size_t index_of(PageId page) { return page.value & (kLeafPages - 1); }
   void put(PageId page, unsigned cls, Span* span);
   void put_ends(const Span* span, Span* value);

@@ -5,7 +5,7 @@
 
 namespace minitc {
 
-std::size_t PageHeap::trim() { return return_excess(/*all=*/true).bytes(); }
+std::size_t PageHeap::trim() { return return_excess(Keep::kNothing).bytes(); }
 
 void PageHeap::adopt_returning() {
   for (Span* run = returning_runs_.front(); run != nullptr;) {
@@ -15,16 +15,36 @@ void PageHeap::adopt_returning() {
   }
 }
 
-PageCount PageHeap::bound_locked() const {
+// A bound that is too low for a program shows when it takes pages that were given back for the
+// bound: that many more are kept, until fewer are needed. But what is in use and what is kept never
+// come to much more than what was in use at the most, so that the peak of the resident set is that
+// of the program.
+PageCount PageHeap::bound_locked(Keep keep) const {
+  if (keep == Keep::kNothing) return PageCount{};
   if (fixed_bound_ != PageCount{}) return fixed_bound_;
-  return std::max(PageCount::of_bytes(kMinFreeBound),
-                  PageCount{stats_.in_use.value >> kFreeBoundShift});
+  if (keep == Keep::kBound) {
+    return std::max(PageCount::of_bytes(kMinFreeBound),
+                    PageCount{stats_.in_use.value >> kFreeBoundShift}) +
+           missed_;
+  }
+  return stats_.peak - stats_.in_use +
+         std::max(PageCount::of_bytes(kMinPeakBound),
+                  PageCount{stats_.peak.value / kPeakBoundPart});
+}
+
+// Returned pages are put in use.
+void PageHeap::miss_locked(PageCount pages) {
+  const PageCount again = std::min(pages, given_back_);
+  given_back_ -= again;
+  missed_ += again;
 }
 
 // The longest committed free run if there are more such pages than `bound`, as kReturning. Kernel
 // pages may be longer than ours: then only those that lie whole in the run.
 Span* PageHeap::take_excess_locked(PageCount bound) {
-  if (free_.pages() <= bound) return nullptr;
+  if (free_.pages() + kept_pages_ <= bound) return nullptr;
+  // More than is too much, so that long runs come of it; in slices, so that others get the lock.
+  dissolve_locked(std::max(free_.pages() + kept_pages_ - bound, PageCount{kMaxDissolved}));
   const PageCount unit{std::max(os_->page_bytes, kPageBytes) >> kPageShift};
   const auto head_of = [unit](const Span* r) {
     return PageCount{-r->start.value & (unit.value - 1)};
@@ -78,22 +98,22 @@ void PageHeap::end_return_locked(Span* run, bool returned) {
   futex_wake_all(returns_);
 }
 
-// Returns the longest runs, one at a time, until the bound holds; `all`: until none is left. What
-// other threads free meanwhile is theirs to return.
-PageCount PageHeap::return_excess(bool all) {
+// Returns the longest runs, one at a time, until the bound holds. What other threads free meanwhile
+// is theirs to return.
+PageCount PageHeap::return_excess(Keep keep) {
   PageCount done;
   PageCount most;
   for (bool first = true;; first = false) {
     Span* run;
     {
       const LockGuard guard(lock_, *this);
-      if (!all && decommit_pause_ != 0) {
+      if (keep != Keep::kNothing && decommit_pause_ != 0) {
         --decommit_pause_;
         return done;
       }
-      if (first) most = free_.pages();
+      if (first) most = free_.pages() + kept_pages_;
       if (done >= most) return done;
-      run = take_excess_locked(all ? PageCount{} : bound_locked());
+      run = take_excess_locked(bound_locked(keep));
       if (run == nullptr) return done;
     }
     const bool returned = os_->decommit(run->start.ptr(), run->length.bytes());
@@ -102,6 +122,8 @@ PageCount PageHeap::return_excess(bool all) {
       if (returned) {
         done += run->length;
         ++stats_.returned_calls;
+        if (keep == Keep::kBound) given_back_ += run->length;
+        missed_ -= std::min(missed_, PageCount{run->length.value / kMissedPart});
       } else {
         decommit_pause_ = kDecommitPause;
       }

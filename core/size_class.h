@@ -17,7 +17,7 @@ struct SizeClass {
   std::uint32_t bytes;       // of an object
   std::uint16_t pages;       // of a span
   std::uint16_t objects;     // in a span
-  std::uint16_t batch;       // objects that move between tiers at a time, at most
+  std::uint16_t batch;       // objects that move between tiers at a time, at most; a power of two
   std::uint16_t max_cached;  // objects of one thread, at most; a power of two
   std::uint64_t reciprocal;  // of `bytes`, for object_index()
 
@@ -66,7 +66,8 @@ constexpr auto make_classes() {
   for (std::size_t cls = 1; cls < kNumClasses; ++cls, bytes = next_size(bytes)) {
     const std::size_t pages = span_pages(bytes);
     const std::size_t cached = max_cached(bytes);
-    const std::size_t batch = cached / 2 < kMaxBatch ? cached / 2 : kMaxBatch;
+    std::size_t batch = cached / 2;
+    while (batch > kMaxBatch || (batch > 1 && batch * bytes > kMaxBatchBytes)) batch /= 2;
     classes[cls] = SizeClass{
         .bytes = static_cast<std::uint32_t>(bytes),
         .pages = static_cast<std::uint16_t>(pages),

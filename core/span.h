@@ -18,6 +18,7 @@ namespace MINITC_HIDDEN minitc {
 
 enum class SpanState : std::uint8_t {
   kFree,       // in the page heap, committed, contents unknown
+  kKept,       // as kFree, but held back for spans of the class that it was one of
   kReturning,  // taken out of the page heap while the OS takes its memory back
   kReturned,   // in the page heap, not committed, reads as zeros
   kSmall,      // carved into objects of one class
@@ -30,15 +31,16 @@ constexpr bool legal(SpanState from, SpanState to) {
   switch (from) {
     case kFree:
       return to == kReturning || to == kSmall || to == kLarge;
+    case kKept:
+      return to == kSmall || to == kFree;
     case kReturning:
       return to == kReturned || to == kFree;
     case kReturned:
       return to == kSmall || to == kLarge;
     case kSmall:
-      return to == kFree;
-    case kLarge:
-      return to != kSmall &&
-             to != kLarge;  // kReturned: its pages were moved away; kReturning: it had moved ones
+      return to == kKept;
+    case kLarge:  // kReturned: its pages were moved away; kReturning: it had moved ones
+      return to == kFree || to == kReturned || to == kReturning;
   }
   return false;
 }
@@ -96,6 +98,12 @@ class SpanList {
     span->next = head_;
     if (head_ != nullptr) head_->prev = span;
     head_ = span;
+  }
+  // The first, taken out, or null.
+  Span* pop() {
+    Span* const first = head_;
+    if (first != nullptr) remove(first);
+    return first;
   }
   void remove(Span* span) {
     (span->prev != nullptr ? span->prev->next : head_) = span->next;

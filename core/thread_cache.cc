@@ -22,8 +22,8 @@ void* ThreadCache::refill(unsigned cls) {
     return pop(cls);
   }
   count_slow_call();
-  grow(cls);
-  // Half of the room stays free for what the thread frees.
+  const bool turned = turn(cls, /*to_frees=*/false);
+  grow(cls, turned);
   const std::size_t room = capacity(cls);
   const std::size_t batch = kSizeClasses[cls].batch;
   if (room == 0) {
@@ -31,7 +31,7 @@ void* ThreadCache::refill(unsigned cls) {
     return central(cls).refill(&object, 1) == 0 ? nullptr : object;
   }
   const std::size_t count =
-      central(cls).refill(base_[cls], std::clamp(room / 2, std::size_t{1}, batch));
+      central(cls).refill(base_[cls], std::clamp(turned ? room / 2 : room, std::size_t{1}, batch));
   if (count == 0) return nullptr;
   cursor_[cls] = base_[cls] + count;
   return pop(cls);
@@ -39,9 +39,16 @@ void* ThreadCache::refill(unsigned cls) {
 
 void ThreadCache::spill(unsigned cls, void* ptr, std::uintptr_t site) {
   count_slow_call();
-  if (is_full(cls) && !grow(cls)) {
-    if (capacity(cls) == 0) return central(cls).spill(&ptr, 1, {Caller::kFree, site});
-    spill_oldest(cls, std::max(capacity(cls) / 2, std::size_t{1}));
+  if (is_full(cls)) {
+    const bool turned = turn(cls, /*to_frees=*/true);
+    const std::size_t room = capacity(cls);
+    // A thread's first object of a class came from another thread. If it were kept and handed out
+    // again, the two might write to one cache line for long.
+    const bool is_foreign = room == 0 && turned;
+    if (is_foreign || !grow(cls, turned)) {
+      if (room == 0) return central(cls).spill(&ptr, 1, {Caller::kFree, site});
+      spill_oldest(cls, turned ? room / 2 : room);
+    }
   }
   push(cls, ptr);
 }
@@ -53,11 +60,24 @@ void ThreadCache::flush() {
   });
 }
 
+// Notes whether a stack ran full or empty; true if it was the other way round the last time. If
+// not, the thread only allocates or only frees such objects: then batches are to be whole, and a
+// longer stack would keep more memory and gain nothing.
+bool ThreadCache::turn(unsigned cls, bool to_frees) {
+  const std::uint64_t bit = std::uint64_t{1} << (cls % 64);
+  std::uint64_t& word = ran_full_[cls / 64];
+  if (((word & bit) != 0) == to_frees) return false;
+  word ^= bit;
+  return true;
+}
+
 // Doubles the capacity of a class, if its bound, the budget and the arena allow.
-bool ThreadCache::grow(unsigned cls) {
-  const std::size_t max = kSizeClasses[cls].max_cached;
+bool ThreadCache::grow(unsigned cls, bool turned) {
+  const SizeClass& c = kSizeClasses[cls];
+  const std::size_t max = turned ? c.max_cached : std::max<std::size_t>(c.batch, kMinCachedObjects);
   const std::size_t now = capacity(cls);
-  return now < max && set_capacity(cls, now == 0 ? std::min(kFirstCachedObjects, max) : now * 2);
+  const std::size_t first = std::max(kFirstCachedObjects, kFirstCachedBytes / c.bytes);
+  return now < max && set_capacity(cls, now == 0 ? std::min(std::bit_floor(first), max) : now * 2);
 }
 
 // Moves the stack of a class to an array of `objects` pointers (0 or a power of two, at least as

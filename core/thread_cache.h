@@ -82,7 +82,8 @@ class ThreadCache {
     return static_cast<std::size_t>(limit_[cls] - base_[cls]);
   }
   bool set_capacity(unsigned cls, std::size_t objects);
-  bool grow(unsigned cls);
+  bool turn(unsigned cls, bool to_frees);
+  bool grow(unsigned cls, bool turned);
   void spill_oldest(unsigned cls, std::size_t count);
   void count_slow_call();
   void scavenge(unsigned cls);
@@ -95,8 +96,9 @@ class ThreadCache {
   void** floor_[kNumClasses] = {};
   void** limit_[kNumClasses] = {};
   void** base_[kNumClasses] = {};
-  std::uint64_t in_use_[(kNumClasses + 63) / 64] = {};  // bit cls: the class has an array
-  std::uint32_t slow_calls_ = 0;                        // since the last look at slack
+  std::uint64_t in_use_[(kNumClasses + 63) / 64] = {};    // bit cls: the class has an array
+  std::uint64_t ran_full_[(kNumClasses + 63) / 64] = {};  // bit cls: full the last time, not empty
+  std::uint32_t slow_calls_ = 0;                          // since the last look at slack
   CacheShare* share_ = nullptr;
 };
 

@@ -61,26 +61,23 @@ MINITC_COLD void* calloc_slow(std::size_t bytes) {
   return or_enomem(g_heap.allocate_zeroed(bytes));
 }
 
-// Clears the `bytes` (at least 1) of an object and returns it. A few stores, which may overlap,
-// cost half of a call.
-MINITC_HOT void* clear(char* object, std::size_t bytes) {
-  struct Block {  // of 16 bytes, at any address
-    [[gnu::vector_size(16), gnu::aligned(1), gnu::may_alias]] typedef long long Zeros;
+// Clears `bytes` or more of an object of class `cls` and returns it. A few stores cost half of a
+// call.
+MINITC_HOT void* clear(void* object, unsigned cls, std::size_t bytes) {
+  struct Block {  // of 16 bytes
+    [[gnu::vector_size(16), gnu::may_alias]] typedef long long Zeros;
   };
-  const auto clear_16_at = [&](std::size_t offset) {
-    *reinterpret_cast<Block::Zeros*>(object + offset) = Block::Zeros{};
-  };
-  if (bytes > 32) {
-    if (bytes > 64) return __builtin_memset(object, 0, bytes);
-    clear_16_at(0);
-    clear_16_at(16);
-    clear_16_at(bytes - 32);
-    clear_16_at(bytes - 16);
+  Block::Zeros* const blocks = static_cast<Block::Zeros*>(object);
+  if (cls > class_of(48)) {
+    if (cls > class_of(64)) return __builtin_memset(object, 0, bytes);
+    blocks[3] = Block::Zeros{};
+  } else if (cls < class_of(48)) {
+    if (cls == class_of(8)) return __builtin_memset(object, 0, 8);
+    blocks[0] = Block::Zeros{};
+    if (cls > class_of(16)) blocks[1] = Block::Zeros{};
     return object;
   }
-  if (bytes <= 8) return __builtin_memset(object, 0, 8);
-  clear_16_at(0);
-  if (bytes > 16) clear_16_at(bytes - 16);
+  blocks[0] = blocks[1] = blocks[2] = Block::Zeros{};
   return object;
 }
 
@@ -155,8 +152,8 @@ MINITC_EXPORT void free_aligned_sized(void* ptr, std::size_t /*alignment*/,
 MINITC_EXPORT void* calloc(std::size_t count, std::size_t size) noexcept {
   std::size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) bytes = SIZE_MAX;
-  void* const object = g_heap.allocate(bytes, [](std::size_t) -> void* { return nullptr; });
-  return object == nullptr ? calloc_slow(bytes) : clear(static_cast<char*>(object), bytes);
+  return g_heap.allocate(bytes, calloc_slow,
+                         [bytes](void* object, unsigned cls) { return clear(object, cls, bytes); });
 }
 
 // --- realloc ------------------------------------------------------------------------------------
@@ -222,6 +219,7 @@ int __posix_memalign(void** out, std::size_t alignment, std::size_t bytes) noexc
 
 // The bytes that may be used, constant for the object's life; 0 for null.
 MINITC_EXPORT std::size_t malloc_usable_size(void* ptr) noexcept {
+  if (const std::size_t small = g_heap.small_size(ptr); small != 0) return small;
   if (ptr == nullptr) return 0;
   if (bootstrap_owns(ptr)) return bootstrap_usable_size(ptr);
   return heap_is_usable() ? g_heap.usable_size(ptr, call_site()) : 0;

@@ -22,7 +22,7 @@ LAYERS = [
     "span",
     "page_map run_index",
     "page_heap",
-    "central_cache page_return",
+    "central_cache page_return page_take",
     "thread_cache",
     "heap",
     "stats fork",

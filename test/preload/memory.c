@@ -102,7 +102,7 @@ static void check_small_objects(int in_other_thread, size_t keep, long most_left
   CHECK(left <= most_left_kib && (keep != 0 || left <= peak / 10));
 }
 
-static void small_objects_go_back(void) { check_small_objects(0, 0, kBoundKib + 4 * kKiB); }
+static void small_objects_go_back(void) { check_small_objects(0, 0, kBoundKib + 8 * kKiB); }
 
 static void small_objects_go_back_from_another_thread(void) {
   check_small_objects(1, 0, kBoundKib + 8 * kKiB);

@@ -116,6 +116,45 @@ TEST_CASE("central cache: what is handed out first lies lowest", "[I7]") {
   CHECK(objects.back() == c.span_of(objects.back())->start.ptr());
 }
 
+TEST_CASE("central cache: a class that has many spans takes several in a row, and gives them back",
+          "[I8]") {
+  OneClass c(class_of(128));
+  const std::size_t group = kSpanGroupBytes / kPageBytes;
+  Objects objects;
+  while (c.central.stats().spans < group << kSpanGroupShift || c.central.stats().free != 0) {
+    const Objects more = c.refill(c.size().objects);
+    objects.insert(objects.end(), more.begin(), more.end());
+  }
+  REQUIRE(c.central.stats().free == 0);
+  // The next spans come together, and what is handed out from them rises without a gap.
+  const std::size_t before = c.central.stats().spans;
+  const Objects first = c.refill(1);
+  CHECK(c.central.stats().spans == before + group);
+  CHECK(c.central.stats().free == group * c.size().objects - 1);
+  const char* last = static_cast<const char*>(first.front());
+  for (std::size_t taken = 1; taken < group * c.size().objects;) {
+    Objects more = c.refill(std::min<std::size_t>(7, group * c.size().objects - taken));
+    std::reverse(more.begin(), more.end());
+    for (void* const object : more) {
+      CHECK(static_cast<const char*>(object) == last + c.size().bytes);
+      last = static_cast<const char*>(object);
+    }
+    taken += more.size();
+    objects.insert(objects.end(), more.begin(), more.end());
+  }
+  objects.insert(objects.end(), first.begin(), first.end());
+  CHECK(c.central.stats().spans == before + group);
+  c.t.check();
+
+  const Objects one = c.refill(1);  // a further group, of which one object is used
+  c.central.trim();
+  CHECK(c.central.stats().spans == before + group + 1);
+  c.t.check();
+  c.send_home(one);
+  c.send_home(objects);
+  CHECK(c.central.stats().spans == 0);
+}
+
 TEST_CASE("central cache: one refill may empty spans and begin others", "[I8]") {
   OneClass c(kClass1024);
   const std::size_t per_span = c.size().objects;

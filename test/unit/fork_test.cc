@@ -127,7 +127,7 @@ void check_that_it_waits(Heap& heap, Prepare prepare, Use use) {
 TEST_CASE("fork: each lock is held until the parent's handler has run") {
   FakeOs fake;
   TestHeap heap(fake.os());
-  void* objects[kFirstCachedObjects + 1] = {};
+  void* objects[2] = {};
   const auto nothing = [] {};
   SECTION("that of the list of threads") {
     check_that_it_waits(*heap, nothing, [&] {
@@ -143,18 +143,18 @@ TEST_CASE("fork: each lock is held until the parent's handler has run") {
     check_that_it_waits(*heap, nothing, [&] { objects[0] = heap->allocate(kMaxSmall + 1); });
   }
   SECTION("that of the metadata") {
-    // The main thread's objects fill another's stack; one more, and it needs a longer array.
-    for (void*& object : objects) object = heap->allocate(48);
+    // Another thread's stack is full but for the object that it has; one more than that, and it
+    // needs a longer array.
+    for (std::size_t i = 0; i < 2; ++i) objects[i] = heap->allocate(48);
     check_that_it_waits(
         *heap,
         [&] {
-          void* const own = heap->allocate(48);  // a stack, with one more object in it
-          for (std::size_t i = 0; i + 1 < kFirstCachedObjects; ++i) heap->deallocate(objects[i]);
+          void* const own = heap->allocate(48);
+          heap->deallocate(objects[0]);
           objects[0] = own;
         },
-        [&] { heap->deallocate(objects[kFirstCachedObjects]); });
-    for (std::size_t i = 1; i + 1 < kFirstCachedObjects; ++i) objects[i] = nullptr;
-    objects[kFirstCachedObjects] = nullptr;
+        [&] { heap->deallocate(objects[1]); });
+    objects[1] = nullptr;
   }
   for (void* const object : objects) heap->deallocate(object);
   heap->check();

@@ -964,7 +964,7 @@ TEST_CASE("heap: at a strict kernel's limit all that is left is used, and it fai
     for (int round = 0; round < 2; ++round) {
       for (char* object; (object = f.filled(bytes, 7)) != nullptr;) objects.push_back(object);
       CHECK(kLimit - f.fake.mapped_bytes() < run_bytes);
-      CHECK(objects.size() * f.heap->usable_size(objects.front()) > kLimit / 4 * 3);
+      CHECK(objects.size() * f.heap->usable_size(objects.front()) > kLimit / 3 * 2);
       CHECK(address(f.allocate(kLimit)) == nullptr);
       CHECK(f.heap->resize(objects.front(), kLimit) == nullptr);
       CHECK(all_bytes_are(objects.front(), bytes, 7));

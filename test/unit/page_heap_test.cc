@@ -69,7 +69,7 @@ TEST_CASE("page heap: every page of a small span leads to it and to its class, u
   Pages p;
   for (const unsigned cls : {1U, 40U, static_cast<unsigned>(kNumClasses - 1)}) {
     CAPTURE(cls);
-    Span* const span = p.heap.acquire_small(cls);
+    Span* const span = p.small(cls);
     REQUIRE(span != nullptr);
     const PageId start = span->start;
     const PageCount length = span->length;
@@ -81,7 +81,7 @@ TEST_CASE("page heap: every page of a small span leads to it and to its class, u
     }
     CHECK(p.heap.stats().large == PageCount{});
     CHECK(p.adds_up());
-    p.heap.release_small(span);
+    p.release_small(span);
     for (PageId page = start; page < start + length; page = page + kOnePage) {
       CHECK(p.map->class_at(page.address()) == 0);
     }
@@ -236,7 +236,7 @@ TEST_CASE("page heap: free and returned neighbours stay apart until both are ret
 
 TEST_CASE("page heap: when only free and returned pages together suffice, they are joined") {
   Pages p;
-  const auto r = row(p, {60, 68});
+  const auto r = row(p, {98, 30});
   const PageId start = r[0]->start;
   p.release(r[0]);
   p.heap.trim();
@@ -248,8 +248,185 @@ TEST_CASE("page heap: when only free and returned pages together suffice, they a
   CHECK(all->zero);
   CHECK(all_zero(all->start.ptr(), all->length.bytes()));
   p.release(all);
-  Span* const small = p.heap.acquire_small(20);
+  Span* const small = p.small(20);
   CHECK(small != nullptr);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a request takes the longest committed run and returned pages beside it",
+          "[I5][I6]") {
+  // The lengths of five neighbours, and which of them are returned or free.
+  const auto [lengths, returned_ones, free_one, wanted] =
+      GENERATE(table<std::array<std::size_t, 5>, std::array<bool, 5>, std::size_t, std::size_t>(
+          {{{20, 30, 20, 20, 38}, {false, false, true, false, false}, 1, 45},    // behind it
+           {{20, 20, 30, 20, 38}, {false, true, false, false, false}, 2, 45},    // before it
+           {{14, 20, 40, 20, 34}, {false, true, false, true, false}, 2, 65},     // on both sides
+           {{14, 20, 40, 20, 34}, {false, true, false, true, false}, 2, 80}}));  // all of it
+  Pages p;
+  std::vector<Span*> spans;
+  for (const std::size_t length : lengths) spans.push_back(p.large(length));
+  for (Span* const span : spans) fill(span, 0xab);
+  for (std::size_t i = 0; i < 5; ++i) {
+    if (returned_ones[i]) p.release(spans[i]);
+  }
+  p.heap.trim();
+  const Span committed = *spans[free_one];
+  p.release(spans[free_one]);
+  const std::size_t reserves = p.fake.calls(OsCall::kReserve);
+  const std::size_t before = returned(p);
+  Span* const span = p.large(wanted);
+  REQUIRE(span != nullptr);
+  CHECK(span->start <= committed.start);
+  CHECK(span->end() >= committed.end());
+  CHECK_FALSE(span->zero);
+  CHECK(free_pages(p) == 0);
+  CHECK(returned(p) == before - (wanted - committed.length.value));
+  CHECK(p.fake.calls(OsCall::kReserve) == reserves);
+  fill(span, 0xcd);
+  CHECK(p.adds_up());
+  p.release(span);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a committed run that lacks more than half is left alone") {
+  Pages p;
+  const auto r = row(p, {60, 20, 48});
+  p.release(r[0]);
+  p.heap.trim();
+  p.release(r[1]);
+  Span* const span = p.large(50);
+  REQUIRE(span != nullptr);
+  CHECK(span->zero);
+  CHECK(free_pages(p) == 20);
+}
+
+TEST_CASE("page heap: without metadata for a rest nothing is joined, and nothing is lost", "[I4]") {
+  Pages p;
+  const auto r = row(p, {20, 30, 78});
+  p.release(r[0]);
+  p.heap.trim();
+  p.release(r[1]);
+  p.exhaust_metadata();
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  Span* const span = p.large(40);
+  CHECK((span == nullptr || span->length.value == 40));
+  CHECK(p.adds_up());
+}
+
+// --- Small spans --------------------------------------------------------------------------------
+
+TEST_CASE("page heap: small spans that are asked for together are neighbours", "[I4]") {
+  Pages p;
+  const unsigned cls = GENERATE(1U, 40U, static_cast<unsigned>(kNumClasses - 1));
+  SpanList spans = p.heap.acquire_small(cls, 3);
+  PageId end{};
+  std::size_t count = 0;
+  for (const Span* span = spans.front(); span != nullptr; span = span->next) {
+    CHECK(span->state == SpanState::kSmall);
+    CHECK(span->length.value == kSizeClasses[cls].pages);
+    CHECK(p.map->class_at(span->start.address()) == cls);
+    if (count++ != 0) CHECK(span->end() == end);  // the highest comes first
+    end = span->start;
+  }
+  CHECK(count == 3);
+  CHECK(in_use(p) == 3 * kSizeClasses[cls].pages);
+  CHECK(p.adds_up());
+  p.heap.release_small(spans);
+  CHECK(spans.empty());
+  CHECK(in_use(p) == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: fewer small spans that are committed come before all that were asked for") {
+  Pages p;
+  const auto r = row(p, {3, 1, 1, 1});
+  p.release(r[0]);
+  p.release(r[2]);
+  SpanList one = p.heap.acquire_small(1, 8);  // the run of one page is the shortest
+  CHECK(one.pop() != nullptr);
+  CHECK(one.empty());
+  SpanList three = p.heap.acquire_small(1, 8);
+  std::size_t count = 0;
+  while (three.pop() != nullptr) ++count;
+  CHECK(count == 3);
+  CHECK(free_pages(p) == 0);
+}
+
+TEST_CASE("page heap: with no metadata for all of them, as many small spans as there is for",
+          "[I4]") {
+  Pages p;
+  const auto r = row(p, {8, 120});
+  p.release(r[0]);
+  p.exhaust_metadata();
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  SpanList spans = p.heap.acquire_small(1, 8);
+  CHECK(p.adds_up());
+  p.heap.release_small(spans);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a free small span is held back for its class", "[I3]") {
+  Pages p;
+  const auto r = row(p, {1, 1, 1, 1, 1});
+  SpanList spans = p.heap.acquire_small(1, 2);
+  Span* const first = spans.pop();
+  Span* const second = spans.pop();
+  p.release_small(second);
+  p.release(r[1]);
+  p.release(r[3]);
+  CHECK(second->state == SpanState::kKept);
+  CHECK(p.map->class_at(second->start.address()) == 0);
+  CHECK(free_pages(p) == 3);
+  CHECK(p.adds_up());
+  Span* const other = p.small(40);  // has its class's length, not that of what is held back
+  CHECK(other != second);
+  CHECK(p.small(1) == second);
+  CHECK_FALSE(second->zero);
+  p.release_small(first);
+  p.release_small(second);
+  p.release_small(other);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: what is held back is dissolved before the heap grows") {
+  Pages p;
+  SpanList spans = p.heap.acquire_small(1, kMinChunkPages);
+  REQUIRE(mapped(p) == kMinChunkPages);
+  p.heap.release_small(spans);
+  CHECK(free_pages(p) == kMinChunkPages);
+  SECTION("for a large block") { CHECK(p.large(kMinChunkPages) != nullptr); }
+  SECTION("for another class") { CHECK(p.small(kNumClasses - 1) != nullptr); }
+  SECTION("for the arena") {
+    CHECK(p.heap.feed_arena());
+    CHECK(mapped(p) == kMinChunkPages - PageCount::of_bytes(kMetadataChunkBytes).value);
+    CHECK(p.adds_up());
+    return;
+  }
+  CHECK(mapped(p) == kMinChunkPages);
+  CHECK(p.adds_up());
+}
+
+// What is split is in no index meanwhile; a neighbour that is dissolved must not be joined with it.
+TEST_CASE("page heap: a split that finds no metadata leaves alone what is held back", "[I3]") {
+  Pages p;
+  Span* const large = p.large(40);
+  SpanList spans = p.heap.acquire_small(1, kMinChunkPages - 40);
+  p.release(large);
+  p.heap.release_small(spans);
+  p.exhaust_metadata();
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  Span* const span = p.large(30);
+  CHECK(p.adds_up());
+  if (span != nullptr) p.release(span);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: trim returns what is held back") {
+  Pages p;
+  SpanList spans = p.heap.acquire_small(1, 50);
+  p.heap.release_small(spans);
+  CHECK(p.heap.trim() == PageCount{50}.bytes());
+  CHECK(returned(p) == kMinChunkPages);
   CHECK(p.adds_up());
 }
 
@@ -528,8 +705,8 @@ TEST_CASE("page heap: free pages that are just the bound stay") {
 TEST_CASE("page heap: spans of small objects count towards the bound too") {
   Pages p(4096, PageCount{8}.bytes());
   std::vector<Span*> spans;
-  for (int i = 0; i < 32; ++i) spans.push_back(p.heap.acquire_small(1));
-  for (Span* const span : spans) p.heap.release_small(span);
+  for (int i = 0; i < 32; ++i) spans.push_back(p.small(1));
+  for (Span* const span : spans) p.release_small(span);
   CHECK(free_pages(p) <= 8);
   CHECK(p.adds_up());
 }
@@ -560,6 +737,55 @@ TEST_CASE("page heap: without an option the bound is a constant or an eighth of 
   CHECK(free_pages(p) == kLeast * 3 / 2);
   p.release(big);
   CHECK(free_pages(p) <= kLeast);
+}
+
+// A block of each size in turn, and each frees the one before it: what is free has the wrong
+// length.
+TEST_CASE("page heap: what is in use and what stays committed are little more than the peak") {
+  Pages p;
+  test::Random random(5);
+  std::vector<Span*> spans(16);
+  std::size_t too_much = 0;
+  std::size_t peak = 0;
+  for (int i = 0; i < 2000; ++i) {
+    Span*& span = spans[random.below(spans.size())];
+    if (span != nullptr) p.release(span);
+    span = p.large(std::size_t{64} << random.below(6));
+    REQUIRE(span != nullptr);
+    const PageHeapStats s = p.heap.stats();
+    peak = std::max(peak, s.in_use.value);
+    const std::size_t more =
+        std::max(PageCount::of_bytes(kMinPeakBound).value, peak / kPeakBoundPart);
+    if (s.in_use.value + s.free.value > peak + more) ++too_much;
+  }
+  CHECK(too_much == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a bound that is too low for a program rises, and falls again") {
+  Pages p;
+  constexpr std::size_t kPiece = 8;
+  constexpr std::size_t kPieces = 2 * kMinFreeBound / PageCount{kPiece}.bytes();
+  std::vector<Span*> spans;
+  const auto round = [&] {
+    while (spans.size() < kPieces) spans.push_back(p.large(kPiece));
+    for (Span* const span : spans) p.release(span);
+    spans.clear();
+    return p.heap.stats().returned_calls;
+  };
+  const std::size_t first = round();
+  CHECK(first > 0);
+  CHECK(free_pages(p) * kPageBytes <= kMinFreeBound);
+  for (int i = 0; i < 3; ++i) round();
+  const std::size_t warm = p.heap.stats().returned_calls;
+  for (int i = 0; i < 20; ++i) CHECK(round() == warm);
+  CHECK(free_pages(p) == kPieces * kPiece);
+
+  // What is freed now is not wanted again.
+  for (int i = 0; i < 20; ++i) spans.push_back(p.large(kPieces * kPiece));
+  for (Span* const span : spans) p.release(span);
+  CHECK(free_pages(p) * kPageBytes <= kMinFreeBound);
+  CHECK(p.adds_up());
 }
 
 TEST_CASE("page heap: a refused decommit is tolerated, and not asked for again for a while",
@@ -717,7 +943,7 @@ TEST_CASE("page heap: when the OS refuses all, also to take memory back, there i
   p.fake.fail_any(1, test::kAlways);
   CHECK(ending_of([&p] {
           if (p.large(60) == nullptr) _exit(1);  // there as it is
-          if (p.large(10) != nullptr || p.heap.acquire_small(1) != nullptr) _exit(2);
+          if (p.large(10) != nullptr || p.small(1) != nullptr) _exit(2);
           _exit(p.adds_up() ? 0 : 3);
         }) == "exit 0: ");
   p.release(r[1]);
@@ -813,7 +1039,7 @@ TEST_CASE("page heap: every pointer into a large object, beside it and into free
   }
   CHECK(find(reinterpret_cast<void*>(UINTPTR_MAX)) == Verdict::kForeign);
 
-  Span* const small = p.heap.acquire_small(1);
+  Span* const small = p.small(1);
   CHECK(find(small->start.ptr()) == Verdict::kStale);
 }
 
@@ -888,7 +1114,7 @@ class Everything {
     kept[i] = spans[i]->length.bytes();
     fill(spans[i], value(i));
   }
-  void acquire_small(unsigned cls) { add(p.heap.acquire_small(cls)); }
+  void acquire_small(unsigned cls) { add(p.small(cls)); }
   void acquire_large(std::size_t pages, std::size_t alignment) { add(p.large(pages, alignment)); }
   void resize(std::size_t i, std::size_t pages) {
     if (spans[i] == nullptr) return;
@@ -913,7 +1139,7 @@ class Everything {
     spans[i] = nullptr;
     if (span == nullptr) return;
     if (span->state == SpanState::kSmall) {
-      p.heap.release_small(span);
+      p.release_small(span);
     } else if (!p.release(span)) {
       ++faults;
     }
@@ -1019,7 +1245,7 @@ TEST_CASE("page heap: threads acquire, resize and release while others trim, loo
       if (spans.size() < 8) {
         const bool is_small = random.below(2) == 0;
         Span* const span = is_small
-                               ? p.heap.acquire_small(static_cast<unsigned>(1 + random.below(60)))
+                               ? p.small(static_cast<unsigned>(1 + random.below(60)))
                                : p.large(1 + random.below(20), std::size_t{1} << random.below(4));
         fill(span, value);
         spans.push_back(span);
@@ -1029,7 +1255,7 @@ TEST_CASE("page heap: threads acquire, resize and release while others trim, loo
       Span* const span = spans.back();
       if (!all_bytes_are(span->start.ptr(), span->length.bytes(), value)) ++spoiled;
       if (span->state == SpanState::kSmall) {
-        p.heap.release_small(span);
+        p.release_small(span);
         spans.pop_back();
       } else if (random.below(2) == 0) {
         p.heap.resize_in_place(span, PageCount{1 + random.below(20)});
@@ -1041,7 +1267,7 @@ TEST_CASE("page heap: threads acquire, resize and release while others trim, loo
     }
     for (Span* const span : spans) {
       if (span->state == SpanState::kSmall) {
-        p.heap.release_small(span);
+        p.release_small(span);
       } else {
         p.release(span);
       }

@@ -180,6 +180,12 @@ struct Pages {
   bool release(Span* span) {
     return heap.release_large(span->start.ptr()).verdict == Verdict::kLive;
   }
+  Span* small(unsigned cls) { return heap.acquire_small(cls, 1).front(); }
+  void release_small(Span* span) {
+    SpanList list;
+    list.push(span);
+    heap.release_small(list);
+  }
   // From now on the OS gives no memory for metadata, and what the arena still had is gone, for
   // blocks of 2^shift bytes and more.
   void exhaust_metadata(unsigned shift = MetadataArena::shift_of(sizeof(Span))) {

@@ -49,6 +49,24 @@ struct Cached {
   void pass_time(unsigned by = kClassLargest) {
     for (std::uint32_t i = 0; i < kScavengePeriod; ++i) others.push_back(cache.refill(by));
   }
+  // One object more than there is room for, which the central cache gives.
+  void fill_beyond(unsigned cls) {
+    for (bool was_full = false; !was_full;) {
+      was_full = cache.is_full(cls);
+      void* object = nullptr;
+      REQUIRE(t.central[cls].refill(&object, 1) == 1);
+      deallocate(cls, object);
+    }
+  }
+  // All the room that the class may have, empty, as the last refill left it.
+  void widen(unsigned cls) {
+    while (capacity(cls) < kSizeClasses[cls].max_cached) {
+      fill_beyond(cls);
+      while (!cache.is_empty(cls)) others.push_back(cache.pop(cls));
+      others.push_back(cache.refill(cls));
+    }
+    while (!cache.is_empty(cls)) others.push_back(cache.pop(cls));
+  }
   void check() {
     cache.check();
     t.check();
@@ -81,50 +99,110 @@ TEST_CASE("thread cache: what is freed last is handed out first", "[I9]") {
   c.check();
 }
 
-TEST_CASE("thread cache: it starts small and doubles at each miss, up to its bound", "[I9][I10]") {
+// The first room of a class, and the most for a thread that only allocates or only frees it.
+std::size_t first_room(unsigned cls) {
+  const std::size_t bytes = kSizeClasses[cls].bytes;
+  return std::min<std::size_t>({std::max(kFirstCachedObjects, kFirstCachedBytes / bytes),
+                                std::max<std::size_t>(kSizeClasses[cls].batch, kMinCachedObjects)});
+}
+std::size_t one_way_room(unsigned cls) {
+  return std::max<std::size_t>(kSizeClasses[cls].batch, kMinCachedObjects);
+}
+
+TEST_CASE("thread cache: a thread that only allocates has room for a batch, after slow start",
+          "[I9][I10]") {
   for (const unsigned cls : {kClass8, kClass48, kClass1024, kClassLargest}) {
     CAPTURE(cls);
     Cached c;
-    const std::size_t max = kSizeClasses[cls].max_cached;
-    std::size_t expected = std::min<std::size_t>(kFirstCachedObjects, max);
+    std::size_t expected = first_room(cls);
     for (int miss = 0; miss < 20; ++miss) {
       while (!c.cache.is_empty(cls)) c.cache.pop(cls);
       c.cache.refill(cls);
       CHECK(c.capacity(cls) == expected);
-      // Half of the room stays free for what the thread frees.
-      const std::size_t batch =
-          std::min<std::size_t>(kSizeClasses[cls].batch, std::max<std::size_t>(expected / 2, 1));
-      CHECK(c.cache.cached_objects(cls) == batch - 1);
+      CHECK(c.cache.cached_objects(cls) ==
+            std::min<std::size_t>(expected, kSizeClasses[cls].batch) - 1);
       c.cache.check();
-      expected = std::min(2 * expected, max);
+      expected = std::min(2 * expected, one_way_room(cls));
     }
-    CHECK(c.capacity(cls) == max);
   }
 }
 
-TEST_CASE("thread cache: it grows at each overflow too", "[I9]") {
+TEST_CASE("thread cache: a thread that only frees has room for a batch, and spills it whole",
+          "[I7][I9]") {
   Cached c;
-  const std::size_t max = kSizeClasses[kClass48].max_cached;
-  std::vector<void*> objects(3 * max);
+  const std::size_t most = one_way_room(kClass48);
+  std::vector<void*> objects(20 * most);
   for (std::size_t done = 0; done < objects.size();) {
     done += c.t.central[kClass48].refill(objects.data() + done, objects.size() - done);
   }
   std::size_t largest = 0;
+  std::size_t spills = 0;
   for (std::size_t i = 0; i < objects.size(); ++i) {
+    const std::size_t before = c.cache.cached_objects(kClass48);
     c.deallocate(kClass48, objects[i]);
-    if (i + 1 == kFirstCachedObjects) CHECK(c.capacity(kClass48) == kFirstCachedObjects);
-    if (i == kFirstCachedObjects) CHECK(c.capacity(kClass48) == 2 * kFirstCachedObjects);
-    largest = std::max(largest, c.cache.cached_objects(kClass48));
+    const std::size_t now = c.cache.cached_objects(kClass48);
+    if (i == 1) CHECK(c.capacity(kClass48) == kFirstCachedObjects);
+    if (i == 1 + kFirstCachedObjects) CHECK(c.capacity(kClass48) == 2 * kFirstCachedObjects);
+    if (now <= before && i != 0) {
+      CHECK(before == most);
+      CHECK(now == 1);
+      ++spills;
+    }
+    largest = std::max(largest, now);
   }
-  CHECK(c.capacity(kClass48) == max);
-  CHECK(largest == max);
+  CHECK(largest == most);
+  CHECK(c.capacity(kClass48) == most);
+  CHECK(spills >= 18);
   c.check();
+}
+
+TEST_CASE("thread cache: the first object, which came from another thread, is not handed out again",
+          "[I7]") {
+  Cached c;
+  void* foreign = nullptr;
+  REQUIRE(c.t.central[kClass8].refill(&foreign, 1) == 1);
+  c.deallocate(kClass8, foreign);
+  CHECK(c.t.away() == 0);
+  // What it gets shares no line with it, nor with what another thread gets that does the same.
+  const auto line_of = [](const void* ptr) { return reinterpret_cast<std::uintptr_t>(ptr) / 64; };
+  ThreadCache other(c.t.share);
+  void* const mine = c.allocate(kClass8);
+  void* const others = other.refill(kClass8);
+  CHECK(mine != foreign);
+  CHECK(line_of(mine) != line_of(others));
+  other.flush();
+}
+
+TEST_CASE("thread cache: a class that runs full and empty in turn doubles, up to its bound",
+          "[I9][I10]") {
+  for (const unsigned cls : {kClass8, kClass48, kClass1024, kClassLargest}) {
+    CAPTURE(cls);
+    Cached c;
+    std::size_t expected = first_room(cls);
+    c.others.push_back(c.cache.refill(cls));
+    for (int turn = 0; turn < 20; ++turn) {
+      CHECK(c.capacity(cls) == expected);
+      expected = std::min<std::size_t>(2 * expected, kSizeClasses[cls].max_cached);
+      if (turn % 2 == 0) {
+        c.fill_beyond(cls);
+      } else {
+        while (!c.cache.is_empty(cls)) c.others.push_back(c.cache.pop(cls));
+        c.others.push_back(c.cache.refill(cls));
+        // Half of the room stays free for what the thread frees.
+        CHECK(c.cache.cached_objects(cls) ==
+              std::min<std::size_t>(kSizeClasses[cls].batch, expected / 2) - 1);
+      }
+      c.cache.check();
+    }
+    CHECK(c.capacity(cls) == kSizeClasses[cls].max_cached);
+  }
 }
 
 TEST_CASE("thread cache: an overfull class spills its oldest half", "[I7][I9]") {
   Cached c;
   const unsigned cls = kClass1024;
   const std::size_t max = kSizeClasses[cls].max_cached;
+  c.widen(cls);
   std::vector<void*> objects(max + 1);
   REQUIRE(c.t.central[cls].refill(objects.data(), max + 1) == max + 1);
   for (std::size_t i = 0; i < max; ++i) c.deallocate(cls, objects[i]);
@@ -231,9 +309,10 @@ TEST_CASE("thread cache: a class that may not grow spills, and loses nothing", "
 TEST_CASE("thread cache: what a class does not need any more goes back, with its room",
           "[I9][I10]") {
   Cached c;
-  const auto objects = c.allocate(kClass48, 1000);
-  c.deallocate(kClass48, objects);
-  REQUIRE(c.cache.cached_objects(kClass48) >= 500);
+  c.widen(kClass48);
+  const std::size_t room = c.capacity(kClass48);
+  c.deallocate(kClass48, c.allocate(kClass48, 1000));
+  REQUIRE(c.cache.cached_objects(kClass48) >= room / 2);
   std::size_t before = c.cache.cached_objects(kClass48);
   c.pass_time();
   for (int i = 0; i < 15; ++i) {

@@ -1,0 +1,234 @@
+// How the page heap finds a run, cuts it, joins it with others, and grows.
+#include <algorithm>
+
+#include "core/page_heap.h"
+
+namespace minitc {
+
+// Takes a run of `pages` out of the free ones, or out of a new chunk.
+Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
+  const PageCount wanted = pages + alignment - kOnePage;
+  Span* run = fit_committed_locked(wanted);
+  if (run == nullptr) run = join_locked(wanted);
+  if (run == nullptr) run = returned_.best_fit(wanted);
+  if (run == nullptr) {
+    if (!grow_locked(wanted)) return nullptr;
+    run = returned_.best_fit(wanted);
+  }
+  index_of(run).remove(run);
+
+  const PageCount head{-run->start.value & (alignment.value - 1)};
+  if (head != PageCount{}) {
+    Span* const rest = split_locked(run, head);
+    insert_locked(run);
+    if (rest == nullptr) return nullptr;
+    run = rest;
+  }
+  if (run->length > pages) {
+    Span* const rest = split_locked(run, pages);
+    if (rest == nullptr) {
+      insert_locked(coalesce_locked(run));
+      return nullptr;
+    }
+    insert_locked(rest);
+  }
+  return run;
+}
+
+// Takes one run and cuts it into spans of class `cls`. Their number is `wanted` or less: a shorter
+// run that is committed comes before a longer one that is not, and that before growth.
+void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) {
+  for (; wanted != 0 && !kept_[cls].empty(); --wanted) {
+    Span* const span = kept_[cls].pop();
+    kept_pages_ -= span->length;
+    put_in_use_locked(span, SpanState::kSmall);
+    map_->set_small(span, cls);
+    spans.push(span);
+  }
+  if (!spans.empty()) return;
+  const PageCount each{kSizeClasses[cls].pages};
+  PageCount pages{each.value * wanted};
+  fit_committed_locked(each);
+  for (const RunIndex* const index : {&free_, &returned_}) {
+    if (index->best_fit(pages) != nullptr) break;
+    const Span* const shorter = index->best_fit(each);
+    if (shorter == nullptr) continue;
+    pages = PageCount{shorter->length.value / each.value * each.value};
+    break;
+  }
+  Span* run = take_locked(pages, kOnePage);
+  if (run == nullptr) run = take_locked(each, kOnePage);
+  while (run != nullptr) {
+    Span* const rest = run->length > each ? split_locked(run, each) : nullptr;
+    if (run->length > each) return insert_locked(coalesce_locked(run));
+    put_in_use_locked(run, SpanState::kSmall);
+    map_->set_small(run, cls);
+    spans.push(run);
+    run = rest;
+  }
+}
+
+// A free small span is held back for its class: the same cut again means the same places of
+// objects, which are in the processor's caches.
+void PageHeap::keep_locked(Span* span) {
+  const unsigned cls = map_->class_at(span->start.address());
+  map_->clear_small(span);
+  map_->set_ends(span);
+  stats_.in_use -= span->length;
+  span->become(SpanState::kKept);
+  kept_[cls].push(span);
+  kept_pages_ += span->length;
+}
+
+// Makes spans that are held back free runs, `pages` at least if there are so many.
+void PageHeap::dissolve_locked(PageCount pages) {
+  for (PageCount done; done < pages && kept_pages_ != PageCount{};) {
+    kept_next_ = (kept_next_ + 1) % kNumClasses;
+    for (Span* span; done < pages && (span = kept_[kept_next_].pop()) != nullptr;) {
+      done += span->length;
+      kept_pages_ -= span->length;
+      span->become(SpanState::kFree);
+      insert_locked(coalesce_locked(span));
+    }
+  }
+}
+
+// The best fitting committed run. What is held back is dissolved for it, up to twice as much as is
+// wanted and no less than kMinDissolved, so that the lock is not held for long.
+Span* PageHeap::fit_committed_locked(PageCount pages) {
+  Span* const run = free_.best_fit(pages);
+  if (run != nullptr || kept_pages_ == PageCount{}) return run;
+  dissolve_locked(std::max(pages + pages, PageCount{kMinDissolved}));
+  return free_.best_fit(pages);
+}
+
+// The longest committed run, with what it lacks from returned ones beside it: less new memory than
+// a returned run. Null if it is short of more than half, or if they are too short.
+Span* PageHeap::join_locked(PageCount pages) {
+  Span* const run = free_.longest();
+  if (run == nullptr || run->length + run->length < pages) return nullptr;
+  const auto returned_at = [this](PageId page) {
+    Span* const span = map_->span_at(page);
+    return span != nullptr && span->state == SpanState::kReturned ? span : nullptr;
+  };
+  Span* before = returned_at(run->start - kOnePage);
+  Span* after = returned_at(run->end());
+  const PageCount lacks = pages - run->length;
+  PageCount from_after = after != nullptr ? std::min(lacks, after->length) : PageCount{};
+  PageCount from_before = lacks - from_after;
+  if (from_before != PageCount{} && (before == nullptr || before->length < from_before)) {
+    return nullptr;
+  }
+  free_.remove(run);
+  if (from_before != PageCount{}) {
+    returned_.remove(before);
+    Span* rest = before;
+    if (before->length > from_before) {
+      rest = split_locked(before, before->length - from_before);
+      insert_locked(before);
+    }
+    if (rest != nullptr) merge_locked(run, rest);
+  }
+  if (from_after != PageCount{}) {
+    returned_.remove(after);
+    if (after->length > from_after) {
+      Span* const rest = split_locked(after, from_after);
+      insert_locked(rest != nullptr ? rest : after);
+      if (rest == nullptr) after = nullptr;
+    }
+    if (after != nullptr) merge_locked(run, after);
+  }
+  miss_locked(lacks);
+  insert_locked(coalesce_locked(run));
+  return free_.best_fit(pages);
+}
+
+bool PageHeap::grow_locked(PageCount pages) {
+  PageCount chunk{std::clamp(stats_.mapped.value / 8, kMinChunkPages, kMaxChunkPages)};
+  // Large requests of one length leave no rest at a chunk's end, which no later chunk would make
+  // longer: the kernel puts each in front of the last.
+  if (pages.bytes() > kMaxSmall) {
+    chunk.value = std::max(chunk.value - chunk.value % pages.value, kMinChunkPages);
+  }
+  void* memory = nullptr;
+  for (chunk = std::max(chunk, pages);; chunk = std::max(PageCount{chunk.value / 2}, pages)) {
+    memory = os_->reserve(chunk.bytes());
+    if (memory != nullptr) break;
+    if (chunk == pages) return false;
+  }
+  const PageId start = PageId::of(memory);
+  Span* run = nullptr;
+  if (map_->ensure(start, chunk)) run = describe_locked(start, chunk, SpanState::kReturned);
+  if (run == nullptr) {
+    os_->release(memory, chunk.bytes());
+    return false;
+  }
+  stats_.mapped += chunk;
+  map_->set_ends(run);
+  insert_locked(coalesce_locked(run));
+  return true;
+}
+
+// A new Span; null if there is no memory for it.
+Span* PageHeap::describe_locked(PageId start, PageCount pages, SpanState state) {
+  Span* const span = arena_->create<Span>(start, pages, state);
+  if (span != nullptr || !feed_arena_locked()) return span;
+  return arena_->create<Span>(start, pages, state);
+}
+
+// The front of the best fitting run, so that no new Span is needed for the rest. Nothing is
+// dissolved for it: who splits a run has it in no index, where a neighbour would look for it.
+bool PageHeap::feed_arena_locked() {
+  const PageCount pages = PageCount::of_bytes(kMetadataChunkBytes);
+  Span* run = free_.best_fit(pages);
+  if (run == nullptr) run = returned_.best_fit(pages);
+  if (run == nullptr) return false;
+  index_of(run).remove(run);
+  map_->clear_ends(run);
+  arena_->donate(run->start.ptr(), pages.bytes());
+  stats_.mapped -= pages;
+  run->start = run->start + pages;
+  run->length -= pages;
+  if (run->length == PageCount{}) {
+    arena_->destroy(run);
+  } else {
+    map_->set_ends(run);
+    insert_locked(run);
+  }
+  return true;
+}
+
+// Cuts `run`, which is in no index, after `pages`; the rest, in the same state, or null if there is
+// no memory to describe it.
+Span* PageHeap::split_locked(Span* run, PageCount pages) {
+  MINITC_ASSERT(pages != PageCount{} && pages < run->length);
+  Span* const rest = describe_locked(run->start + pages, run->length - pages, run->state);
+  if (rest == nullptr) return nullptr;
+  run->length = pages;
+  map_->set_ends(run);
+  map_->set_ends(rest);
+  return rest;
+}
+
+// Joins `run`, which is free and in no index, with the neighbours of its state.
+Span* PageHeap::coalesce_locked(Span* run) {
+  Span* const neighbours[] = {map_->span_at(run->start - kOnePage), map_->span_at(run->end())};
+  for (Span* const other : neighbours) {
+    if (other == nullptr || other->state != run->state) continue;
+    index_of(other).remove(other);
+    merge_locked(run, other);
+  }
+  return run;
+}
+
+// Makes two neighbours, in no index, one in the state of `run`.
+void PageHeap::merge_locked(Span* run, Span* other) {
+  map_->clear_ends(other);
+  map_->clear_ends(run);
+  run->start = std::min(run->start, other->start);
+  run->length += other->length;
+  map_->set_ends(run);
+  arena_->destroy(other);
+}
+
+}  // namespace minitc
