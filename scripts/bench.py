@@ -10,18 +10,17 @@ It ends with status 0, with 1 if a run failed, or with 2 if the command line is 
 import argparse
 import datetime
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 import time
 
 import bench_contestants
+import bench_measure
 import bench_report
 import bench_workloads
 from bench_contestants import BadInput
-from bench_workloads import BadRun
+from bench_measure import BadRun
 
 QUICK_SCALE = 0.25
 QUICK_REPETITIONS = 3
@@ -57,41 +56,30 @@ def parse_arguments():
 
 def measure(setup, workload, contestants, repetitions, failures):
   """Gives {contestant: [what each repetition cost]}. A contestant that fails is left out."""
-  runs = {contestant.name: [] for contestant in contestants}
   digest = None
-  for repetition in range(repetitions):
-    shift = repetition % len(contestants)
-    for contestant in contestants[shift:] + contestants[:shift]:
-      if contestant.name not in runs:
-        continue
-      try:
-        cost = bench_workloads.run(setup, workload, contestant)
-        computed = cost.pop("digest", None)
-        if digest not in (None, computed):
-          raise BadRun("the result is not the one of the runs before")
-        digest = computed
-        runs[contestant.name].append(cost)
-      except BadRun as problem:
-        failures.append(f"{workload.name} on {contestant.name}: {problem}")
-        print(f"FAILED {failures[-1]}", file=sys.stderr, flush=True)
-        del runs[contestant.name]
-  return runs
+
+  def run(contestant):
+    nonlocal digest
+    cost = bench_workloads.run(setup, workload, contestant)
+    computed = cost.pop("digest", None)
+    if digest not in (None, computed):
+      raise BadRun("the result is not the one of the runs before")
+    digest = computed
+    return cost
+
+  def failed(contestant, problem):
+    failures.append(f"{workload.name} on {contestant.name}: {problem}")
+    print(f"FAILED {failures[-1]}", file=sys.stderr, flush=True)
+
+  return bench_measure.in_turn(contestants, repetitions, run, failed)
 
 
 def machine(args, contestants):
   """What the figures depend on."""
-  model = "unknown"
-  with open("/proc/cpuinfo", encoding="utf-8") as info:
-    for line in info:
-      if line.startswith("model name"):
-        model = line.split(":", 1)[1].strip()
-        break
   return {
       "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-      "processor": model, "processors": len(os.sched_getaffinity(0)),
-      "kernel": platform.release(), "libc": " ".join(platform.libc_ver()),
-      "load": os.getloadavg()[0], "repetitions": args.n, "scale": args.scale,
-      "contestants": {c.name: os.path.realpath(c.path) if c.path else None for c in contestants},
+      **bench_measure.machine(), "repetitions": args.n, "scale": args.scale,
+      "contestants": bench_contestants.paths(contestants),
   }
 
 

@@ -1,4 +1,5 @@
 """The mallocs that a benchmark compares, and the environment in which a program runs on one."""
+import contextlib
 import dataclasses
 import glob
 import os
@@ -102,6 +103,21 @@ def gather(lib, peers="", only=""):
       check_library(name, path)
     result.append(Contestant(name, path))
   return result
+
+
+def installed():
+  """The names of those of Debian's three that are there."""
+  found = []
+  for name in PACKAGED:
+    with contextlib.suppress(BadInput):
+      find_packaged(name)
+      found.append(name)
+  return found
+
+
+def paths(contestants):
+  """{name: the file}, for a report."""
+  return {c.name: os.path.realpath(c.path) if c.path else None for c in contestants}
 
 
 def add_arguments(parser):

@@ -28,27 +28,33 @@ def ratios(workload, cost):
   return {name: value / best for name, value in values.items()}
 
 
+def spread_of(values):
+  """How far repetitions lie apart: (most - least) / median."""
+  median = statistics.median(values)
+  return (max(values) - min(values)) / median if median > 0 else 0
+
+
 def spread(workload, cost):
-  """How far a contestant's repetitions lie apart, (most - least) / median; the median over all."""
-  parts = []
-  for runs in workload["runs"].values():
-    values = [run[cost] for run in runs]
-    if values and statistics.median(values) > 0:
-      parts.append((max(values) - min(values)) / statistics.median(values))
+  """The median over all contestants of how far their repetitions lie apart."""
+  parts = [spread_of([run[cost] for run in runs]) for runs in workload["runs"].values() if runs]
   return statistics.median(parts) if parts else 0
 
 
+def against(workload, cost, other):
+  """Ours divided by another in the same repetition: (median of the ratios, least, most); or None."""
+  pairs = [mine[cost] / max(theirs[cost], 1e-9) for mine, theirs in
+           zip(workload["runs"].get(OURS, ()), workload["runs"].get(other, ()))]
+  return (statistics.median(pairs), min(pairs), max(pairs)) if pairs else None
+
+
 def against_best_other(workload, cost):
-  """Ours divided by the best of the others in the same repetition, for the one that is best by its
-  median: (its name, median of the ratios, least, most); or None."""
+  """Ours against the one of the others that is best by its median: (its name, median of the ratios,
+  least, most); or None."""
   others = {name: value for name, value in medians(workload, cost).items() if name != OURS}
-  ours = workload["runs"].get(OURS)
-  if not others or not ours:
+  if not others or not workload["runs"].get(OURS):
     return None
   best = min(others, key=others.get)
-  pairs = [mine[cost] / max(theirs[cost], 1e-9)
-           for mine, theirs in zip(ours, workload["runs"][best])]
-  return best, statistics.median(pairs), min(pairs), max(pairs)
+  return best, *against(workload, cost, best)
 
 
 def geometric_means(workloads, cost, names):

@@ -2,28 +2,24 @@
 import csv
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import random
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
 
 import bench_contestants
+import bench_measure
 import run_workload
 from bench_contestants import BadInput
+from bench_measure import BadRun
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "test" / "bench"
 TIME_LIMIT_S = 600
-
-
-class BadRun(Exception):
-  """A program that failed, or that computed something else than before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +143,7 @@ def run_redis(setup, workload, contestant):
                          env=bench_contestants.clean_environment(), capture_output=True)
           cost, _ = finish(setup, process)
         finally:
-          end(process)
+          bench_measure.end(process)
   cost["wall_s"] = sum(number / rates[name] for name, number in requests.items())
   cost["figures"] = {f"{name}, 1000/s": rate / 1e3 for name, rate in rates.items()}
   return cost
@@ -234,36 +230,15 @@ def words_of(setup, workload):
 
 
 def start(setup, words, env, stdin=None):
-  """Starts a program below test/bench/measure, in a session of its own, to be ended with it."""
-  setup.report.unlink(missing_ok=True)
-  with open(stdin or os.devnull, "rb") as source:
-    return subprocess.Popen([setup.programs / "measure", setup.report, *words], env=env,
-                            stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            start_new_session=True)
-
-
-def end(process):
-  if process.poll() is None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+  return bench_measure.start(setup.programs / "measure", setup.report, words, env, stdin)
 
 
 def finish(setup, process):
   """Waits for a program; gives what it cost and what it wrote."""
-  try:
-    out, err = process.communicate(timeout=TIME_LIMIT_S)
-  except subprocess.TimeoutExpired:
-    end(process)
-    raise BadRun(f"no end after {TIME_LIMIT_S} s") from None
+  out, err = bench_measure.wait(process, TIME_LIMIT_S)
   if process.returncode != 0:
     raise BadRun(f"status {process.returncode}: {err[-500:].decode(errors='replace').strip()}")
-  measured = json.loads(setup.report.read_text(encoding="ascii"))
-  return {
-      "wall_s": measured["wall_s"],
-      "cpu_s": measured["user_s"] + measured["system_s"],
-      "peak_kib": measured["peak_kib"],
-      "faults": measured["minor_faults"] + measured["major_faults"],
-  }, out
+  return bench_measure.costs(setup.report), out
 
 
 def run_program(setup, workload, contestant):
@@ -274,7 +249,7 @@ def run_program(setup, workload, contestant):
   try:
     cost, out = finish(setup, process)
   finally:
-    end(process)
+    bench_measure.end(process)
   computed = out
   if workload.is_own:
     lines = dict(line.split("=", 1) for line in out.decode().splitlines())
