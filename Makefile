@@ -107,10 +107,11 @@ debug:
 
 # The packages that tests and checks use; scripts/need.sh installs what is missing.
 RUN_PACKAGES   := python3 sqlite3
+COMMAND_PACKAGES := python3-pyelftools python3-rich
 TEST_PACKAGES  ?= $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
                   binutils strace libcap2-bin procps gdb heaptrack valgrind libfaketime man-db \
                   openssh-server python3-numpy php-cli php-mbstring php-xml \
-                  qemu-user
+                  qemu-user $(COMMAND_PACKAGES) gnuplot-nox
 CHECK_PACKAGES := python3 python3-pytest binutils clang clang-tidy clang-format libclang-rt-dev
 
 .PHONY: run
@@ -213,7 +214,7 @@ $(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h Makefile
 $(BENCH_DIR)/measure: test/bench/measure.c Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)gcc -std=gnu11 $(BENCH_FLAGS) -static $< -o $@
+	$(Q)$(PROGRAM_CC) -std=gnu11 $(BENCH_FLAGS) -static $< -o $@
 
 .PHONY: programs unit
 programs: $(PROGRAMS) $(PLUGINS) $(if $(PLATFORM),,$(BENCHES))
@@ -227,7 +228,7 @@ test:
 	@scripts/run_tests.py $(BUILD) --lib $(LIB) $(if $(ONLY),--only '$(ONLY)') \
 	  $(foreach b,$(UNIT_BIN),--catch $(notdir $(b))=$(b)) $(TEST_ARGS)
 ifeq ($(PLATFORM),)
-test: TEST_ARGS := --pytest test/misuse test/preload test/stress \
+test: TEST_ARGS := --pytest test/misuse test/preload test/stress test/command \
                    --last compatibility='scripts/check_compatibility.py --ran'
 else
 # Tests whose programs are ours: there are no others for the platform.
@@ -320,11 +321,22 @@ bench-instructions: $(LIB) bench-programs
 
 # --- Install -------------------------------------------------------------------------------------
 
+# The command finds the library beside its own folder: ../libminitc.so, as in the checkout.
+COMMAND := $(wildcard scripts/minitc_*.py) \
+           $(patsubst %,scripts/bench_%.py,contestants measure report)
+
 .PHONY: install clean
-install: $(LIB)
+install: $(LIB) $(BENCH_DIR)/measure
 	install -D -m 755 $(LIB) $(DESTDIR)$(PREFIX)/lib/libminitc.so
 	install -D -m 644 preload/minitc.h $(DESTDIR)$(PREFIX)/include/minitc.h
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/minitc scripts/minitc $(BENCH_DIR)/measure
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/minitc $(COMMAND)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	ln -sfn ../lib/minitc/minitc $(DESTDIR)$(PREFIX)/bin/minitc
 	install -D -m 644 docs/libminitc.3 $(DESTDIR)$(PREFIX)/share/man/man3/libminitc.3
+	install -D -m 644 docs/minitc.1 $(DESTDIR)$(PREFIX)/share/man/man1/minitc.1
+	install -D -m 644 scripts/minitc.bash \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/minitc
 
 clean:
 	rm -rf $(BUILD) $(LIB)

@@ -217,9 +217,7 @@ def trace(elf, env):
   except (OSError, subprocess.TimeoutExpired):
     return None, ""
   paths = re.findall(r"^\t(?:.* => )?(/.*) \(0x[0-9a-f]+\)$", done.stdout, re.M)
-  missing = re.findall(r"^\t?(\S+) => not found$", done.stdout, re.M)
-  complaint = f"{missing[0]} is missing" if missing else done.stderr.strip()
-  return paths, complaint
+  return paths, done.stderr.strip().removeprefix(f"{elf.path}: ")
 
 
 def check_libraries(elf, lib, env, verdict):

@@ -57,7 +57,7 @@ def gather(lib, wanted, rivals):
   entries = list(filter(None, (wanted or "").split(",")))
   peers = [entry for entry in entries if "=" in entry]
   names = [BY_OTHER_NAME.get(entry, entry) for entry in entries if "=" not in entry]
-  if not names:
+  if not entries:
     names = [PLAIN, *bench_contestants.installed()]
   names += [entry.partition("=")[0] for entry in peers]
   found = bench_contestants.gather(lib, ",".join(peers), ",".join([*names, OURS]))
@@ -225,7 +225,7 @@ def chart(result, path):
       "set terminal svg size 900,640 noenhanced font 'sans,11' background 'white'",
       f"set multiplot layout 2,2 title '{command[:100]}' noenhanced",
       f"set xtics ({labels}) nomirror", f"set xrange [-0.6:{len(names) - 0.4}]", "set yrange [0:*]",
-      "set boxwidth 0.7", "set style fill solid 0.8", "set grid ytics lc rgb '#cccccc'",
+      "set boxwidth 0.7", "set style fill solid 0.8", "set pointintervalbox 0", "set grid ytics lc rgb '#cccccc'",
       *panels, "unset multiplot", ""])
   with open(path, "w", encoding="utf-8") as file:
     subprocess.run(["gnuplot"], input=script, text=True, check=True, stdout=file)
