@@ -262,26 +262,24 @@ def test_the_loaders_complaint(minitc):
 
 # --- Processes -------------------------------------------------------------------------------------
 
+def state_of(pid):
+  return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
 @contextlib.contextmanager
-def running(words, env=None, ready=None, **kw):
-  """A process that is past its start: its executable is the one, or ready() says so."""
+def running(words, env=None, ready=None):
+  """A process that is past its start: it sleeps, or ready() says so."""
   env = {"PATH": os.environ["PATH"], "LC_ALL": "C", **(env or {})}
   with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                        stdin=subprocess.DEVNULL, **kw) as process:
+                        stdin=subprocess.DEVNULL) as process:
     try:
+      ready = ready or (lambda: state_of(process.pid) == "S")
       deadline = time.monotonic() + 60
-      while "sleep" not in pathlib.Path(f"/proc/{process.pid}/wchan").read_text() and ready is None \
-          and state_of(process.pid) != "S" and time.monotonic() < deadline:
-        time.sleep(0.01)
-      while ready is not None and not ready() and time.monotonic() < deadline:
+      while not ready() and time.monotonic() < deadline:
         time.sleep(0.01)
       yield process
     finally:
       process.kill()
-
-
-def state_of(pid):
-  return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 @pytest.mark.parametrize("preload, status, text", [
