@@ -29,7 +29,7 @@ _minitc() {
   done
   if [ "$i" -gt "$COMP_CWORD" ]; then # a value
     case ${COMP_WORDS[COMP_CWORD - 1]} in
-      --lib | --json | --svg | --stdin) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+      --lib | --json | --svg | --stdin | --stats-file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
       --on-bad-free) mapfile -t COMPREPLY < <(compgen -W 'abort ignore' -- "$current") ;;
       --with)
         local before=
