@@ -68,6 +68,16 @@ static void forks_among_threads(void) {
   for (int i = 0; i < 4; i++) CHECK(pthread_join(all[i], NULL) == 0);
 }
 
+// A program that gives back what it has: its last allocation is long over.
+static void only_frees(void) {
+  enum { kBlocks = 50000 };
+  static void* blocks[kBlocks];
+  for (int i = 0; i < kBlocks; i++) CHECK((blocks[i] = malloc(1000)) != NULL);
+  CHECK(minitc_stats_write() == 1);
+  usleep(100000);
+  for (int i = 0; i < kBlocks; i++) free(blocks[i]);
+}
+
 // The environment is overwritten, all files are closed, and the folder is another one: a daemon.
 static void daemon_like(void) {
   extern char** environ;
@@ -98,6 +108,7 @@ int main(int argc, char** argv) {
       {"at_work", at_work},
       {"threads", threads},
       {"forks", forks},
+      {"only_frees", only_frees},
       {"forks_among_threads", forks_among_threads},
       {"daemon_like", daemon_like},
       {"keeps_errno", keeps_errno},

@@ -69,6 +69,11 @@ def test_a_call_writes_what_is_so_now(watched):
   assert files["lines"][-1]["large_count"] == 0
 
 
+def test_frees_alone_find_the_time(watched):
+  _, files = watched("only_frees")
+  assert [line["event"] for line in files["lines"]][-3:] == ["call", "interval", "exit"]
+
+
 def test_a_call_without_a_file(run_ok, run_plain, build):
   assert run_ok([build / "preload" / "stats_file", "on_call"]).stdout == "0\n"
   assert run_plain([build / "preload" / "stats_file", "on_call"]).stdout == "no library\n"
