@@ -12,11 +12,11 @@ constinit StatsFile g_stats_file;
 
 void StatsFile::init(const Options& options) {
   if (options.stats_file == nullptr) return;
-  options_ = options;
   interval_ms_ = options.stats_interval;
+  thread_cache_total_ = options.thread_cache_total;
+  free_bound_ = options.free_bound;
   // The program may overwrite its environment.
   memcpy(pattern_, options.stats_file, strlen(options.stats_file) + 1);
-  options_.stats_file = pattern_;
   is_on_ = true;
 }
 
@@ -37,9 +37,8 @@ bool StatsFile::write(Heap& heap, const char* event) {
   Text head;
   head << "{\"format\":1,\"event\":\"" << event << "\",\"pid\":" << pid
        << ",\"time_ms\":" << wall_clock_ms() << ",\"monotonic_ms\":" << monotonic_ms()
-       << ",\"interval_ms\":" << interval_ms_
-       << ",\"thread_cache_total\":" << options_.thread_cache_total
-       << ",\"free_bound\":" << options_.free_bound << ',';
+       << ",\"interval_ms\":" << interval_ms_ << ",\"thread_cache_total\":" << thread_cache_total_
+       << ",\"free_bound\":" << free_bound_ << ',';
   append(head.data(), head.size());
   report_json(
       snapshot_,

@@ -43,10 +43,11 @@ class StatsFile {
   void append(const char* data, std::size_t bytes);
   const char* expand_path(std::size_t pid);
 
-  // Constant after init.
+  // Constant after init. All is zero before, so that it takes no memory until it is used.
   bool is_on_ = false;
   std::size_t interval_ms_ = 0;
-  Options options_ = {};
+  std::size_t thread_cache_total_ = 0;
+  std::size_t free_bound_ = 0;
   char pattern_[kMaxStatsPath + 1] = {};
 
   std::atomic<std::uint32_t> ticks_{0};
