@@ -11,8 +11,6 @@
 
 #include "test/unit/support.h"
 
-TEST_THREAD_SANITIZER_OPTIONS()
-
 namespace minitc {
 namespace {
 
