@@ -142,13 +142,18 @@ def test_stats_of_a_process(command, working):
   assert path.exists()
 
 
+def heed_sigint():
+  """Tests that a shell runs in the background inherit that SIGINT is ignored."""
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Screen:
   """A terminal with top on it."""
 
   def __init__(self, *words):
     self.ours, theirs = pty.openpty()
     self.process = subprocess.Popen([COMMAND, "top", *words], stdout=theirs, stdin=theirs,
-                                    stderr=subprocess.PIPE, text=True,
+                                    stderr=subprocess.PIPE, text=True, preexec_fn=heed_sigint,
                                     env={**os.environ, "TERM": "xterm", "LINES": "30",
                                          "COLUMNS": "100"})
     os.close(theirs)
