@@ -18,21 +18,22 @@ template <typename Take>
 bool PageHeap::acquire(PageCount pages, Take&& take) {
   for (std::size_t tries = 0; tries < kMaxTries; ++tries) {
     bool taken;
-    bool excess;
-    std::uint32_t seen;
+    bool excess = false;
+    std::uint32_t seen = 0;
     bool others_return = false;
     {
       const LockGuard guard(lock_, *this);
       taken = take();
-      excess = has_excess_locked(Keep::kAtPeak);
-      if (!taken && free_.pages() + kept_pages_ + returned_.pages() + returning_ < pages) {
-        return false;
+      if (taken) {
+        excess = has_excess_locked(Keep::kAtPeak);
+      } else {
+        if (committed_locked() + returned_.pages() + returning_ < pages) return false;
+        seen = returns_.load(std::memory_order_relaxed);
+        for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
+          if (run->returned_by() != holder_number()) others_return = true;
+        }
+        if (others_return) return_awaited_ = true;
       }
-      seen = returns_.load(std::memory_order_relaxed);
-      for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
-        if (run->returned_by() != holder_number()) others_return = true;
-      }
-      if (!taken && others_return) return_awaited_ = true;
     }
     if (taken) {
       if (excess) return_excess(Keep::kAtPeak);
@@ -218,7 +219,7 @@ Finding PageHeap::find(const void* ptr) {
 PageHeapStats PageHeap::stats() {
   const LockGuard guard(lock_, *this);
   PageHeapStats stats = stats_;
-  stats.free = free_.pages() + kept_pages_ + returning_;
+  stats.free = committed_locked() + returning_;
   stats.returned = returned_.pages();
   return stats;
 }

@@ -108,6 +108,7 @@ class PageHeap {
   Span* fit_committed_locked(PageCount pages) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
+  Span* cut_locked(Span* run, PageCount head, PageCount pages) MINITC_REQUIRES(lock_);
   Span* describe_locked(PageId start, PageCount pages, SpanState state) MINITC_REQUIRES(lock_);
   bool feed_arena_locked() MINITC_REQUIRES(lock_);
   Span* coalesce_locked(Span* run) MINITC_REQUIRES(lock_);
@@ -117,8 +118,10 @@ class PageHeap {
   void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
   PageCount bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
+  // Free pages that have memory behind them.
+  PageCount committed_locked() const MINITC_REQUIRES(lock_) { return free_.pages() + kept_pages_; }
   bool has_excess_locked(Keep keep) const MINITC_REQUIRES(lock_) {
-    return free_.pages() + kept_pages_ > bound_locked(keep);
+    return committed_locked() > bound_locked(keep);
   }
   void miss_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_excess_locked(PageCount bound) MINITC_REQUIRES(lock_);

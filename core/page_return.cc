@@ -42,9 +42,9 @@ void PageHeap::miss_locked(PageCount pages) {
 // The longest committed free run if there are more such pages than `bound`, as kReturning. Kernel
 // pages may be longer than ours: then only those that lie whole in the run.
 Span* PageHeap::take_excess_locked(PageCount bound) {
-  if (free_.pages() + kept_pages_ <= bound) return nullptr;
+  if (committed_locked() <= bound) return nullptr;
   // More than is too much, so that long runs come of it; in slices, so that others get the lock.
-  dissolve_locked(std::max(free_.pages() + kept_pages_ - bound, PageCount{kMaxDissolved}));
+  dissolve_locked(std::max(committed_locked() - bound, PageCount{kMaxDissolved}));
   const PageCount unit{std::max(os_->page_bytes, kPageBytes) >> kPageShift};
   const auto head_of = [unit](const Span* r) {
     return PageCount{-r->start.value & (unit.value - 1)};
@@ -65,18 +65,8 @@ Span* PageHeap::take_excess_locked(PageCount bound) {
   const PageCount whole{align_down((run->length - head).value, unit.value)};
 
   free_.remove(run);
-  if (head != PageCount{}) {
-    Span* const rest = split_locked(run, head);
-    insert_locked(run);
-    if (rest == nullptr) return nullptr;
-    run = rest;
-  }
-  if (run->length > whole) {
-    Span* const rest = split_locked(run, whole);
-    insert_locked(rest != nullptr ? rest : coalesce_locked(run));
-    if (rest == nullptr) return nullptr;
-  }
-  begin_return_locked(run);
+  run = cut_locked(run, head, whole);
+  if (run != nullptr) begin_return_locked(run);
   return run;
 }
 
@@ -111,7 +101,7 @@ PageCount PageHeap::return_excess(Keep keep) {
         --decommit_pause_;
         return done;
       }
-      if (first) most = free_.pages() + kept_pages_;
+      if (first) most = committed_locked();
       if (done >= most) return done;
       run = take_excess_locked(bound_locked(keep));
       if (run == nullptr) return done;

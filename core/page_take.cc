@@ -17,33 +17,21 @@ Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
   }
   index_of(run).remove(run);
 
-  const PageCount head{-run->start.value & (alignment.value - 1)};
-  if (head != PageCount{}) {
-    Span* const rest = split_locked(run, head);
-    insert_locked(run);
-    if (rest == nullptr) return nullptr;
-    run = rest;
-  }
-  if (run->length > pages) {
-    Span* const rest = split_locked(run, pages);
-    if (rest == nullptr) {
-      insert_locked(coalesce_locked(run));
-      return nullptr;
-    }
-    insert_locked(rest);
-  }
-  return run;
+  return cut_locked(run, PageCount{-run->start.value & (alignment.value - 1)}, pages);
 }
 
 // Takes one run and cuts it into spans of class `cls`. Their number is `wanted` or less: a shorter
 // run that is committed comes before a longer one that is not, and that before growth.
 void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) {
-  for (; wanted != 0 && !kept_[cls].empty(); --wanted) {
-    Span* const span = kept_[cls].pop();
-    kept_pages_ -= span->length;
+  const auto give = [&](Span* span) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     put_in_use_locked(span, SpanState::kSmall);
     map_->set_small(span, cls);
     spans.push(span);
+  };
+  for (; wanted != 0 && !kept_[cls].empty(); --wanted) {
+    Span* const span = kept_[cls].pop();
+    kept_pages_ -= span->length;
+    give(span);
   }
   if (!spans.empty()) return;
   const PageCount each{kSizeClasses[cls].pages};
@@ -61,9 +49,7 @@ void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, SpanList& spa
   while (run != nullptr) {
     Span* const rest = run->length > each ? split_locked(run, each) : nullptr;
     if (run->length > each) return insert_locked(coalesce_locked(run));
-    put_in_use_locked(run, SpanState::kSmall);
-    map_->set_small(run, cls);
-    spans.push(run);
+    give(run);
     run = rest;
   }
 }
@@ -111,33 +97,23 @@ Span* PageHeap::join_locked(PageCount pages) {
     Span* const span = map_->span_at(page);
     return span != nullptr && span->state == SpanState::kReturned ? span : nullptr;
   };
-  Span* before = returned_at(run->start - kOnePage);
-  Span* after = returned_at(run->end());
+  Span* const before = returned_at(run->start - kOnePage);
+  Span* const after = returned_at(run->end());
   const PageCount lacks = pages - run->length;
-  PageCount from_after = after != nullptr ? std::min(lacks, after->length) : PageCount{};
-  PageCount from_before = lacks - from_after;
+  const PageCount from_after = after != nullptr ? std::min(lacks, after->length) : PageCount{};
+  const PageCount from_before = lacks - from_after;
   if (from_before != PageCount{} && (before == nullptr || before->length < from_before)) {
     return nullptr;
   }
   free_.remove(run);
-  if (from_before != PageCount{}) {
-    returned_.remove(before);
-    Span* rest = before;
-    if (before->length > from_before) {
-      rest = split_locked(before, before->length - from_before);
-      insert_locked(before);
-    }
-    if (rest != nullptr) merge_locked(run, rest);
-  }
-  if (from_after != PageCount{}) {
-    returned_.remove(after);
-    if (after->length > from_after) {
-      Span* const rest = split_locked(after, from_after);
-      insert_locked(rest != nullptr ? rest : after);
-      if (rest == nullptr) after = nullptr;
-    }
-    if (after != nullptr) merge_locked(run, after);
-  }
+  const auto add = [&](Span* other, PageCount head, PageCount part)
+                       MINITC_NO_THREAD_SAFETY_ANALYSIS {
+                         returned_.remove(other);
+                         if (Span* const cut = cut_locked(other, head, part); cut != nullptr)
+                           merge_locked(run, cut);
+                       };
+  if (from_before != PageCount{}) add(before, before->length - from_before, from_before);
+  if (from_after != PageCount{}) add(after, PageCount{}, from_after);
   miss_locked(lacks);
   insert_locked(coalesce_locked(run));
   return free_.best_fit(pages);
@@ -208,6 +184,23 @@ Span* PageHeap::split_locked(Span* run, PageCount pages) {
   map_->set_ends(run);
   map_->set_ends(rest);
   return rest;
+}
+
+// Cuts `pages` out of `run`, which is in no index, behind its first `head`; what is left at both
+// ends goes into the index. If there is no memory to describe it, all of it does, and null.
+Span* PageHeap::cut_locked(Span* run, PageCount head, PageCount pages) {
+  if (head != PageCount{}) {
+    Span* const rest = split_locked(run, head);
+    insert_locked(run);
+    if (rest == nullptr) return nullptr;
+    run = rest;
+  }
+  if (run->length > pages) {
+    Span* const rest = split_locked(run, pages);
+    insert_locked(rest != nullptr ? rest : coalesce_locked(run));
+    if (rest == nullptr) return nullptr;
+  }
+  return run;
 }
 
 // Joins `run`, which is free and in no index, with the neighbours of its state.

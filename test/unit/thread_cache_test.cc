@@ -99,14 +99,13 @@ TEST_CASE("thread cache: what is freed last is handed out first", "[I9]") {
   c.check();
 }
 
-// The first room of a class, and the most for a thread that only allocates or only frees it.
-std::size_t first_room(unsigned cls) {
-  const std::size_t bytes = kSizeClasses[cls].bytes;
-  return std::min<std::size_t>({std::max(kFirstCachedObjects, kFirstCachedBytes / bytes),
-                                std::max<std::size_t>(kSizeClasses[cls].batch, kMinCachedObjects)});
-}
+// The most room for a thread that only allocates or only frees a class, and the first.
 std::size_t one_way_room(unsigned cls) {
   return std::max<std::size_t>(kSizeClasses[cls].batch, kMinCachedObjects);
+}
+std::size_t first_room(unsigned cls) {
+  const std::size_t in_lines = kFirstCachedBytes / kSizeClasses[cls].bytes;
+  return std::min(std::max(kFirstCachedObjects, in_lines), one_way_room(cls));
 }
 
 TEST_CASE("thread cache: a thread that only allocates has room for a batch, after slow start",
