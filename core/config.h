@@ -52,6 +52,20 @@ inline constexpr std::uint32_t kLoneFrees = 128;
 inline constexpr std::uint32_t kMaxLoneCaches = 64;
 // Refills and spills of one thread between two looks at what it no longer uses.
 inline constexpr std::uint32_t kScavengePeriod = 128;
+// A thread may cache so many times what is left for all.
+inline constexpr std::ptrdiff_t kMostOfBudget = 4;
+// A cache that its owner has not come back to for so long is idle: time enough for all that the
+// owner's processor may have held back, and for a stopped owner to run again.
+inline constexpr std::uint32_t kIdleMs = 50;
+// Caches that are looked at in a round, of those that at most so many are robbed, and the least
+// that is worth it, in bytes.
+inline constexpr std::size_t kIdleLooks = 64;
+inline constexpr std::size_t kMaxRobbed = 8;
+inline constexpr std::size_t kLeastRobbed = 8 * 1024;
+// And between two at the clock, which costs a tenth of a refill.
+inline constexpr std::uint32_t kTickPeriod = 16;
+// Milliseconds between two rounds of what is done now and then.
+inline constexpr std::uint32_t kTickMs = 16;
 
 // --- Central caches ----------------------------------------------------------------------------
 
@@ -85,6 +99,19 @@ inline constexpr std::size_t kPeakBoundPart = 10;
 // For what the program has missed, more stays; of that this part of each run that is returned is
 // forgotten.
 inline constexpr std::size_t kMissedPart = 4;
+// Runs that are returned to the OS between two times that the lock is taken. When there are too
+// many free pages, this part of what may stay goes too, so that the next free one is no reason
+// again.
+inline constexpr std::size_t kReturnBatch = 16;
+inline constexpr std::size_t kReturnSlackPart = 16;
+// Of pages that nobody has needed for so long, in milliseconds, this part is returned.
+inline constexpr std::uint32_t kAgeMs = 1000;
+inline constexpr std::size_t kAgedPart = 2;
+// The kernel's huge pages. What is returned is made of whole ones first: one that is split the
+// kernel may join again, with memory for all of it.
+inline constexpr std::size_t kHugePageBytes = 2 * 1024 * 1024;
+// Above the soft limit, what the upper tiers hold is asked for again after growth by this part.
+inline constexpr std::size_t kPressurePart = 64;
 // After the OS refused a decommit, this many releases go by before it is asked again.
 inline constexpr std::uint32_t kDecommitPause = 64;
 // A block of at least this many bytes that outgrows its place has its pages moved by mremap; a

@@ -20,13 +20,18 @@ void ForkHold::release(Heap& heap) {
 void ForkHold::parent(Heap& heap) { release(heap); }
 
 void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-  ThreadCache* const own = t_leased_cache != nullptr ? t_leased_cache : current_cache();
+  ThreadCache* own = t_leased_cache != nullptr ? t_leased_cache : current_cache();
   std::size_t held = 0;
+  if (own != nullptr && !own->survives_fork()) {
+    t_cache = &g_no_cache;
+    own = nullptr;
+  }
   if (own != nullptr) {
     own->prev = own->next = nullptr;
-    held = own->capacity_bytes();
+    held = own->drawn_bytes();
   }
   heap.threads_ = own;
+  heap.next_look_ = nullptr;
   heap.lone_caches_.store(own != nullptr && own->lone ? 1 : 0, std::memory_order_relaxed);
   heap.share_.budget_bytes.store(heap.cache_total_bytes_ -
                                  static_cast<std::ptrdiff_t>(held));  // I10

@@ -28,19 +28,24 @@ class CacheLease {
     std::atomic_signal_fence(std::memory_order_seq_cst);
     t_cache = &g_cache_gone;
     std::atomic_signal_fence(std::memory_order_seq_cst);
+    is_held_ = cache->lease();
   }
   ~CacheLease() {
+    if (is_held_) cache_->end_lease();
     std::atomic_signal_fence(std::memory_order_seq_cst);
     t_cache = cache_;
     std::atomic_signal_fence(std::memory_order_seq_cst);
     t_leased_cache = before_;
   }
+  // False while another thread is at work on the cache: this call has to do without.
+  bool is_held() const { return is_held_; }
   CacheLease(const CacheLease&) = delete;
   CacheLease& operator=(const CacheLease&) = delete;
 
  private:
   ThreadCache* const cache_;
   ThreadCache* const before_;
+  bool is_held_;
 };
 
 }  // namespace
@@ -49,7 +54,7 @@ bool Heap::init(const Os& os, const Options& options) {
   os_ = os;
   arena_.init(os_);
   map_.init(os_);
-  pages_.init(os_, arena_, map_, options.free_bound);
+  pages_.init(os_, arena_, map_, options);
   bad_.init(options.on_bad_free == Options::kIgnore);
   for (unsigned cls = 1; cls < kNumClasses; ++cls) {
     central_[cls].init(cls, arena_, map_, pages_, bad_);
@@ -77,9 +82,16 @@ void* Heap::allocate_slow(std::size_t bytes) {
 }
 
 void* Heap::allocate_small(unsigned cls) {
+  void* const object = take_small(cls);
+  if (pages_.take_pressure()) gather();
+  return object;
+}
+
+void* Heap::take_small(unsigned cls) {
   if (ThreadCache* const cache = own_cache(); cache != nullptr) {
+    if (cache->is_tick_due()) tick();
     const CacheLease lease(cache);
-    return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
+    if (lease.is_held()) return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
   }
   void* object = nullptr;
   return central_[cls].refill(&object, 1) == 0 ? nullptr : object;
@@ -107,9 +119,10 @@ void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) 
     span = pages_.acquire_large(pages, alignment);
   }
   if (span == nullptr) return nullptr;
-  void* const object = span->start.ptr();
-  if (zeroed && !span->zero) memset(object, 0, bytes);
-  return object;
+  if (zeroed) pages_.clear(span, bytes);
+  if (pages_.take_pressure()) gather();
+  tick();
+  return span->start.ptr();
 }
 
 // --- Deallocation ------------------------------------------------------------------------------
@@ -121,12 +134,14 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
   if (cls == 0) {
     const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
     if (finding.verdict != Verdict::kLive) bad_.report({Caller::kFree, site}, ptr, finding);
-  } else if (ThreadCache* const cache = cache_to_free(); cache != nullptr) {
-    const CacheLease lease(cache);
-    cache->spill(cls, ptr, site);
-  } else {
-    central_[cls].spill(&ptr, 1, {Caller::kFree, site});
+    return;
   }
+  if (ThreadCache* const cache = cache_to_free(); cache != nullptr) {
+    if (cache->is_tick_due()) tick();
+    const CacheLease lease(cache);
+    if (lease.is_held()) return cache->spill(cls, ptr, site);
+  }
+  central_[cls].spill(&ptr, 1, {Caller::kFree, site});
 }
 
 // --- Resizing ----------------------------------------------------------------------------------
@@ -252,15 +267,43 @@ ThreadCache* Heap::adopt_cache() {
 void Heap::retire_cache() {
   ThreadCache* const cache = current_cache();
   t_cache = &g_cache_gone;
-  if (cache == nullptr) return;
+  if (cache != nullptr && cache->lease_to_end()) bury(cache);
+}
+
+void Heap::bury(ThreadCache* cache) {
   if (cache->lone) lone_caches_.fetch_sub(1, std::memory_order_relaxed);
   cache->flush();
   {
     const LockGuard guard(threads_lock_, *this);
     (cache->prev != nullptr ? cache->prev->next : threads_) = cache->next;
     if (cache->next != nullptr) cache->next->prev = cache->prev;
+    if (next_look_ == cache) next_look_ = cache->next;
   }
   arena_.destroy(cache);
+}
+
+// Threads that have gone idle lose what they cached to those that are short of it: one round parks
+// the caches that it comes by, a later one robs those that are still parked.
+void Heap::rob_idle_caches(std::uint32_t now_ms) {
+  const ThreadCache* const own = current_cache();
+  std::size_t looks = 0;
+  for (std::size_t robbed = 0; robbed < kMaxRobbed; ++robbed) {
+    ThreadCache* found = nullptr;
+    bool is_abandoned = false;
+    {
+      const LockGuard guard(threads_lock_, *this);
+      for (; looks < kIdleLooks && found == nullptr; ++looks) {
+        ThreadCache* const cache = next_look_ != nullptr ? next_look_ : threads_;
+        if (cache == nullptr) return;
+        next_look_ = cache->next;
+        if (cache == own || cache->drawn_bytes() < kLeastRobbed) continue;
+        is_abandoned = !cache->park(now_ms);
+        if (is_abandoned || cache->take_if_idle(now_ms)) found = cache;
+      }
+    }
+    if (found == nullptr) return;
+    if (is_abandoned || !found->rob()) bury(found);
+  }
 }
 
 // --- The whole ---------------------------------------------------------------------------------
@@ -270,10 +313,19 @@ std::size_t Heap::trim() {
   return pages_.trim();
 }
 
+void Heap::tick() {
+  const std::uint32_t now = os_.now_ms();
+  std::uint32_t last = ticked_ms_.load(std::memory_order_relaxed);
+  if (now - last < kTickMs) return;
+  if (!ticked_ms_.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
+  pages_.age(now);
+  if (share_.is_short.exchange(false, std::memory_order_relaxed)) rob_idle_caches(now);
+}
+
 void Heap::gather() {
   if (ThreadCache* const cache = current_cache(); cache != nullptr) {
     const CacheLease lease(cache);
-    cache->flush();
+    if (lease.is_held()) cache->flush();
   }
   for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].trim();
 }
@@ -288,7 +340,7 @@ void Heap::check_caches() {
   std::ptrdiff_t bytes = share_.budget_bytes.load(std::memory_order_relaxed);
   for (const ThreadCache* cache = threads_; cache != nullptr; cache = cache->next) {
     cache->check();
-    bytes += static_cast<std::ptrdiff_t>(cache->capacity_bytes());
+    bytes += static_cast<std::ptrdiff_t>(cache->drawn_bytes());
   }
   MINITC_CHECK(bytes == cache_total_bytes_);  // I10
 }

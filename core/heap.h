@@ -143,9 +143,15 @@ class Heap {
   ThreadCache* cache_to_free();
   ThreadCache* adopt_cache();
   void* allocate_small(unsigned cls);
+  void* take_small(unsigned cls);
   void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
   void* resize_large(Span* span, std::size_t bytes);
   Span* acquire_roomy(PageCount pages);
+  // Ends the life of a cache that is this thread's for good.
+  void bury(ThreadCache* cache);
+  void rob_idle_caches(std::uint32_t now_ms);
+  // What is to be done now and then. There is no thread to do it: slow paths come by.
+  void tick();
   // Makes free pages of what this thread's cache, the central stores and fresh spans hold.
   void gather();
   // The bytes of the object at `ptr`; 0 for a bad pointer, which is reported.
@@ -161,9 +167,11 @@ class Heap {
   pthread_key_t exit_key_ = 0;
   Os os_ = {};
   std::ptrdiff_t cache_total_bytes_ = 0;       // budget of all thread caches
+  std::atomic<std::uint32_t> ticked_ms_{0};    // when tick() last did something
   std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
+  ThreadCache* next_look_ MINITC_GUARDED_BY(threads_lock_) = nullptr;  // null: at the first
   BadPointers bad_;
 };
 

@@ -2,50 +2,86 @@
 
 #include <string.h>
 
+#include "core/cgroup.h"
+#include "core/os.h"
+
 namespace minitc {
 namespace {
 
 const char* const kOnBadFree[] = {"abort", "ignore"};
+const char* const kRelease[] = {"dontneed", "free"};
+const char* const kHugePages[] = {"0", "1", "auto"};
+constexpr std::size_t kMostBytes = std::size_t{1} << 46;
 
 }  // namespace
 
 const OptionRow kOptionRows[kOptionCount] = {
-    {"MINITC_STATS", &Options::stats, 0, 1, false, "print a report to stderr at exit"},
-    {"MINITC_VERBOSE", &Options::verbose, 0, 1, false,
+    {"MINITC_STATS", &Options::stats, 0, 1, OptionRow::kNumber, "print a report to stderr at exit"},
+    {"MINITC_VERBOSE", &Options::verbose, 0, 1, OptionRow::kNumber,
      "print the version and the options in effect to stderr at start"},
-    {"MINITC_CHECK_FREE", &Options::check_free, 0, 1, false,
+    {"MINITC_CHECK_FREE", &Options::check_free, 0, 1, OptionRow::kNumber,
      "no thread caches: every bad free is found at the call (slow)"},
-    {"MINITC_THREAD_CACHE_TOTAL", &Options::thread_cache_total, 0, std::size_t{1} << 40, true,
-     "most bytes that all threads together may cache"},
-    {"MINITC_FREE_BOUND", &Options::free_bound, 0, std::size_t{1} << 46, true,
+    {"MINITC_THREAD_CACHE_TOTAL", &Options::thread_cache_total, 0, std::size_t{1} << 40,
+     OptionRow::kBytes, "most bytes that all threads together may cache"},
+    {"MINITC_FREE_BOUND", &Options::free_bound, 0, kMostBytes, OptionRow::kBytes,
      "free bytes that stay committed; 0: 32M or an eighth of the live heap, whichever is more"},
-    {"MINITC_ON_BAD_FREE", &Options::on_bad_free, Options::kAbort, Options::kIgnore, false,
+    {"MINITC_SOFT_LIMIT", &Options::soft_limit, 0, kMostBytes, OptionRow::kLimit,
+     "heap bytes above which nothing that is free stays committed; 0: none"},
+    {"MINITC_HARD_LIMIT", &Options::hard_limit, 0, kMostBytes, OptionRow::kLimit,
+     "heap bytes above which requests are refused; 0: none"},
+    {"MINITC_RELEASE", &Options::release, Options::kDecommit, Options::kOffer, OptionRow::kNumber,
+     "how memory goes back: at once, or when the kernel is short of it (MADV_FREE)", kRelease},
+    {"MINITC_HUGEPAGES", &Options::huge_pages, Options::kNo, Options::kAuto, OptionRow::kNumber,
+     "huge pages for the heap: none, wherever the kernel has one, or as it decides", kHugePages},
+    {"MINITC_ON_BAD_FREE", &Options::on_bad_free, Options::kAbort, Options::kIgnore,
+     OptionRow::kNumber,
      "after the message about a bad pointer: abort, or ignore the call and go on", kOnBadFree},
-    {"MINITC_KEEP_DEEPBIND", &Options::keep_deepbind, 0, 1, false,
+    {"MINITC_KEEP_DEEPBIND", &Options::keep_deepbind, 0, 1, OptionRow::kNumber,
      "dlopen heeds RTLD_DEEPBIND: plugins may then use libc's malloc"},
 };
 
 namespace {
 
 constexpr char kPrefix[] = "MINITC_";
+constexpr char kShare[] = "cgroup:";
 
-// The number that `s` is, all of it; false if it is none or overflows.
-bool parse_number(const char* s, bool in_bytes, std::size_t& value) {
+// The number that `s` begins with; what follows it, or null if it begins with none or it overflows.
+const char* parse_digits(const char* s, std::size_t& value) {
   value = 0;
   const char* const digits = s;
   for (; *s >= '0' && *s <= '9'; ++s) {
     if (__builtin_mul_overflow(value, std::size_t{10}, &value) ||
         __builtin_add_overflow(value, static_cast<std::size_t>(*s - '0'), &value)) {
-      return false;
+      return nullptr;
     }
   }
-  if (s == digits) return false;
+  return s == digits ? nullptr : s;
+}
+
+// The number that `s` is, all of it; false if it is none or overflows.
+bool parse_number(const char* s, bool in_bytes, std::size_t& value) {
+  s = parse_digits(s, value);
+  if (s == nullptr) return false;
   if (*s == '\0') return true;
   const char* const units = "KMG";
   const char* const unit = strchr(units, *s);
   if (!in_bytes || unit == nullptr || s[1] != '\0') return false;
   const std::size_t factor = std::size_t{1} << (10 * (unit - units + 1));
   return !__builtin_mul_overflow(value, factor, &value);
+}
+
+// The bytes that "cgroup:N%" stands for; else what is wrong with it.
+const char* parse_share(const char* s, std::size_t& value) {
+  std::size_t percent;
+  s = parse_digits(s, percent);
+  if (s == nullptr || strcmp(s, "%") != 0 || percent < 1 || percent > 100) {
+    return ": not cgroup:1% to cgroup:100%, ignored";
+  }
+  const std::size_t limit = cgroup_memory_limit(read_file);
+  if (limit == 0) return ": the control group's memory limit can't be read, ignored";
+  if (limit == kNoCgroupLimit) return ": the control group has no memory limit, ignored";
+  value = limit / 100 * percent;
+  return nullptr;
 }
 
 // The number of the word that `s` is; false if it is none.
@@ -56,32 +92,43 @@ bool parse_word(const char* s, const OptionRow& row, std::size_t& value) {
   return false;
 }
 
+void list_words(const OptionRow& row, Text& line) {
+  line << row.words[0];
+  for (std::size_t i = 1; i <= row.max; ++i) line << '|' << row.words[i];
+  line << ", ignored";
+}
+
 void parse_one(const char* variable, Options& options, void (*complain)(const Text&)) {
   const char* const equals = strchr(variable, '=');
   if (equals == nullptr) return;
   const std::size_t name_length = static_cast<std::size_t>(equals - variable);
-  Text text;
+  Text line;
   for (const OptionRow& row : kOptionRows) {
     if (strlen(row.name) != name_length || strncmp(variable, row.name, name_length) != 0) continue;
-    std::size_t value;
-    text << variable;
-    const bool is_word = row.words != nullptr;
-    if (is_word && !parse_word(equals + 1, row, value)) {
-      text << ": not one of " << row.words[0];
-      for (std::size_t i = 1; i <= row.max; ++i) text << '|' << row.words[i];
-      text << ", ignored";
-    } else if (!is_word && !parse_number(equals + 1, row.in_bytes, value)) {
-      text << ": not a number, ignored";
+    std::size_t value = 0;
+    const char* const text = equals + 1;
+    const char* error = nullptr;
+    line << variable;
+    if (row.words != nullptr) {
+      if (!parse_word(text, row, value)) error = ": not one of ";
+    } else if (row.form == OptionRow::kLimit && strncmp(text, kShare, strlen(kShare)) == 0) {
+      error = parse_share(text + strlen(kShare), value);
+    } else if (!parse_number(text, row.form != OptionRow::kNumber, value)) {
+      error = ": not a number, ignored";
+    }
+    if (error != nullptr) {
+      line << error;
+      if (row.words != nullptr) list_words(row, line);
     } else if (value < row.min || value > row.max) {
-      text << ": out of range " << row.min << ".." << row.max << ", ignored";
+      line << ": out of range " << row.min << ".." << row.max << ", ignored";
     } else {
       options.*row.field = value;
       return;
     }
-    return complain(text);
+    return complain(line);
   }
-  for (std::size_t i = 0; i < name_length; ++i) text << variable[i];
-  complain(text << ": unknown option, ignored");
+  for (std::size_t i = 0; i < name_length; ++i) line << variable[i];
+  complain(line << ": unknown option, ignored");
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "core/base.h"
 #include "core/text.h"
@@ -15,10 +16,16 @@ struct Options {
   std::size_t check_free = 0;
   std::size_t thread_cache_total = 32 * 1024 * 1024;
   std::size_t free_bound = 0;
+  std::size_t soft_limit = 0;
+  std::size_t hard_limit = 0;
+  std::size_t release = kDecommit;
+  std::size_t huge_pages = kAuto;
   std::size_t on_bad_free = kAbort;
   std::size_t keep_deepbind = 0;
 
-  enum : std::size_t { kAbort, kIgnore };  // of on_bad_free
+  enum : std::size_t { kAbort, kIgnore };   // of on_bad_free
+  enum : std::size_t { kDecommit, kOffer };  // of release
+  enum : std::size_t { kNo, kYes, kAuto };   // of huge_pages
 };
 
 struct OptionRow {
@@ -26,12 +33,16 @@ struct OptionRow {
   std::size_t Options::*field;
   std::size_t min;
   std::size_t max;
-  bool in_bytes;  // the value may end in K, M or G
+  enum : std::uint8_t {
+    kNumber,
+    kBytes,  // may end in K, M or G
+    kLimit,  // likewise, or "cgroup:N%", N from 1 to 100, of the limit of the control group
+  } form;
   const char* help;
   const char* const* words = nullptr;  // names of the values from 0 to max; null: they are numbers
 };
 
-inline constexpr std::size_t kOptionCount = 7;
+inline constexpr std::size_t kOptionCount = 11;
 extern const OptionRow kOptionRows[kOptionCount];
 
 // Sets what `environment` (as environ; null: empty) says of options. Variables that begin with

@@ -35,6 +35,9 @@ long system_call(long number, long a, long b, long c, long d = 0, long e = 0, lo
                : "rcx", "r11", "memory");
   return result;
 }
+// The processor's own count: asking the kernel would be a system call where there is no vDSO, and
+// libc's function may be another preload's, which allocates. It runs at 1 to 4 GHz.
+std::uint64_t processor_ms() { return __builtin_ia32_rdtsc() >> 21; }
 #elif defined(__aarch64__)
 long system_call(long number, long a, long b, long c, long d = 0, long e = 0, long f = 0) {
   register long x8 asm("x8") = number;
@@ -49,6 +52,12 @@ long system_call(long number, long a, long b, long c, long d = 0, long e = 0, lo
                : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
                : "memory");
   return x0;
+}
+std::uint64_t processor_ms() {
+  std::uint64_t ticks;
+  std::uint64_t per_second;
+  asm volatile("mrs %0, cntvct_el0\n\tmrs %1, cntfrq_el0" : "=r"(ticks), "=r"(per_second));
+  return ticks / (per_second / 1000 + 1);
 }
 #else
 #error "system_call() is written for x86-64 and AArch64"
@@ -88,6 +97,17 @@ bool decommit(void* start, std::size_t bytes) {
   }
   return true;
 }
+
+bool offer(void* start, std::size_t bytes) {
+  return !failed(system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), MADV_FREE));
+}
+
+void want_huge_pages(void* start, std::size_t bytes, bool wanted) {
+  system_call(SYS_madvise, as_long(start), static_cast<long>(bytes),
+              wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+std::uint32_t now_ms() { return static_cast<std::uint32_t>(processor_ms()); }
 
 // Maps zero pages where nothing is mapped; false if something is, or another thread was faster.
 bool map_hole(void* start, std::size_t bytes) {
@@ -134,9 +154,25 @@ Os kernel_os() {
   return Os{.reserve = reserve_from_kernel,
             .release = unmap,
             .decommit = decommit,
+            .offer = offer,
+            .want_huge_pages = want_huge_pages,
             .move = move,
             .renew = renew,
+            .now_ms = now_ms,
             .page_bytes = getauxval(AT_PAGESZ)};
+}
+
+std::ptrdiff_t read_file(const char* path, char* buffer, std::size_t bytes) {
+  const long fd = system_call(SYS_openat, AT_FDCWD, as_long(path), O_RDONLY | O_CLOEXEC);
+  if (failed(fd)) return -1;
+  std::size_t length = 0;
+  long got;
+  do {
+    got = system_call(SYS_read, fd, as_long(buffer + length), static_cast<long>(bytes - length));
+    if (!failed(got)) length += static_cast<std::size_t>(got);
+  } while (got == -EINTR || (got > 0 && length < bytes));
+  system_call(SYS_close, fd, 0, 0);
+  return failed(got) ? -1 : static_cast<std::ptrdiff_t>(length);
 }
 
 void write_text(int fd, const Text& text) {

@@ -31,12 +31,19 @@ struct Os {
   // Gives the pages' memory back; the addresses stay mapped and read as zeros. Start and length are
   // multiples of page_bytes. False if refused or if they may read as anything but zeros.
   bool (*decommit)(void* start, std::size_t bytes);
+  // Lets the kernel take the pages' memory when it is short of any (MADV_FREE). Until then they are
+  // resident; what they read as is undefined until they are written to. As decommit otherwise.
+  bool (*offer)(void* start, std::size_t bytes);
+  // Asks for huge pages in a range, or for none. What the kernel makes of it shows in no result.
+  void (*want_huge_pages)(void* start, std::size_t bytes, bool wanted);
   // Moves the pages of [from, from + bytes) to the beginning of [to, to + to_bytes), a longer range
   // whose own pages are dropped; what follows them there reads as zeros.
   Move (*move)(void* from, std::size_t bytes, void* to, std::size_t to_bytes);
   // Drops the pages of the range and makes it one mapping that reads as zeros. False if refused;
   // the range is then as it was.
   bool (*renew)(void* start, std::size_t bytes);
+  // A clock that goes forward and wraps around: milliseconds, give or take half. For ages only.
+  std::uint32_t (*now_ms)();
   // The kernel's page size in bytes: a power of two, 4 KiB to 64 KiB.
   std::size_t page_bytes;
 };
@@ -46,6 +53,9 @@ Os kernel_os();
 
 // Address space for the bootstrap arena, for which no table exists yet: as Os::reserve.
 void* reserve_from_kernel(std::size_t bytes);
+
+// Reads at most `bytes` from the beginning of a file; how many, or -1 if it can't be read.
+std::ptrdiff_t read_file(const char* path, char* buffer, std::size_t bytes);
 
 // Writes all of `text` to `fd`, as far as the kernel takes it.
 void write_text(int fd, const Text& text);

@@ -1,49 +1,64 @@
 #include "core/page_heap.h"
 
+#include <string.h>
+
 #include <algorithm>
 
 namespace minitc {
 
-void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map,
-                    std::size_t free_bound_bytes) {
+void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Options& options) {
+  const auto limit = [](std::size_t bytes) {
+    return bytes == 0 ? PageCount{SIZE_MAX} : PageCount{bytes >> kPageShift};
+  };
   os_ = &os;
   arena_ = &arena;
   map_ = &map;
-  fixed_bound_ = PageCount::of_bytes(free_bound_bytes);
+  fixed_bound_ = PageCount::of_bytes(options.free_bound);
+  soft_limit_ = limit(options.soft_limit);
+  hard_limit_ = limit(options.hard_limit);
+  huge_pages_ = options.huge_pages;
+  offers_ = options.release == Options::kOffer;
 }
 
-// Calls take() under the lock until it is true. Where the OS refuses more, runs that differ in
-// state, or are on their way to the OS, may make a fitting one of `pages` when all are returned.
+// Calls take() under the lock until it is true. Where the OS or a limit refuses more, runs that
+// differ in state, or are on their way to the OS, may make a fitting one of `pages` when all are
+// returned.
 template <typename Take>
 bool PageHeap::acquire(PageCount pages, Take&& take) {
   for (std::size_t tries = 0; tries < kMaxTries; ++tries) {
-    bool taken;
     bool excess = false;
-    std::uint32_t seen = 0;
-    bool others_return = false;
+    Shortage shortage;
     {
       const LockGuard guard(lock_, *this);
-      taken = take();
-      if (taken) {
+      if (take()) {
         excess = has_excess_locked(Keep::kAtPeak);
       } else {
-        if (committed_locked() + returned_.pages() + returning_ < pages) return false;
-        seen = returns_.load(std::memory_order_relaxed);
-        for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
-          if (run->returned_by() != holder_number()) others_return = true;
-        }
-        if (others_return) return_awaited_ = true;
+        shortage = shortage_locked(pages);
       }
     }
-    if (taken) {
-      if (excess) return_excess(Keep::kAtPeak);
-      return true;
-    }
-    if (return_excess(Keep::kNothing) != PageCount{}) continue;
-    if (others_return) futex_wait(returns_, seen);
-    if (returns_.load(std::memory_order_relaxed) == seen) return false;
+    if (excess) return_excess(Keep::kAtPeak);
+    if (!shortage.exists) return true;
+    if (!may_end(shortage)) return false;
   }
   return false;
+}
+
+PageHeap::Shortage PageHeap::shortage_locked(PageCount pages) {
+  Shortage shortage{.exists = true, .returns = returns_.load(std::memory_order_relaxed)};
+  shortage.may_end = committed_locked() + returned_.pages() + returning_ >= pages;
+  for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
+    if (run->returned_by() != holder_number()) shortage.others_return = true;
+  }
+  if (shortage.may_end && shortage.others_return) return_awaited_ = true;
+  return shortage;
+}
+
+// Returns all free pages, or waits for those who do. Whether that may have made a difference.
+bool PageHeap::may_end(const Shortage& shortage) {
+  if (!shortage.may_end) return false;
+  if (return_excess(Keep::kNothing) != PageCount{}) return true;
+  if (shortage.others_return) futex_wait(returns_, shortage.returns);
+  return returns_.load(std::memory_order_relaxed) != shortage.returns;
 }
 
 SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted) {
@@ -150,6 +165,7 @@ bool PageHeap::extend_locked(Span* span, PageCount pages) {
   const PageCount extra = pages - span->length;
   Span* const next = map_->span_at(span->end());
   if (next == nullptr || !next->is_free() || next->length < extra) return false;
+  if (next->state == SpanState::kReturned && !may_commit_locked(extra)) return false;
   index_of(next).remove(next);
   if (next->state == SpanState::kReturned) miss_locked(extra);
   if (next->length > extra) {
@@ -163,7 +179,7 @@ bool PageHeap::extend_locked(Span* span, PageCount pages) {
   merge_locked(span, next);
   stats_.in_use += extra;
   stats_.large += extra;
-  stats_.peak = std::max(stats_.peak, stats_.in_use);
+  note_use_locked();
   return true;
 }
 
@@ -205,6 +221,15 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
   return true;
 }
 
+// Pages that were only offered may have no memory, and would get it by being written to.
+void PageHeap::clear(Span* span, std::size_t bytes) {
+  if (span->zero) return;
+  const std::size_t ends = span->start.address() | span->length.bytes();
+  const bool is_whole = (ends & (os_->page_bytes - 1)) == 0;
+  if (offers_ && is_whole && os_->decommit(span->start.ptr(), span->length.bytes())) return;
+  memset(span->start.ptr(), 0, bytes);
+}
+
 bool PageHeap::feed_arena() {
   const LockGuard guard(lock_, *this);
   fit_committed_locked(PageCount::of_bytes(kMetadataChunkBytes));
@@ -227,12 +252,24 @@ PageHeapStats PageHeap::stats() {
 // --- Under the lock ----------------------------------------------------------------------------
 
 void PageHeap::put_in_use_locked(Span* run, SpanState state) {
-  run->zero = run->state == SpanState::kReturned;
-  if (run->zero) miss_locked(run->length);
+  run->zero = run->state == SpanState::kReturned && !offers_;
+  if (run->state == SpanState::kReturned) miss_locked(run->length);
   MINITC_ASSERT(!run->zero || (*run->start.ptr() == 0 && run->end().ptr()[-1] == 0));  // I6
   run->become(state);
   stats_.in_use += run->length;
+  note_use_locked();
+}
+
+// More is in use than before.
+void PageHeap::note_use_locked() {
   stats_.peak = std::max(stats_.peak, stats_.in_use);
+  least_free_ = std::min(least_free_, committed_locked());
+  if (held_locked() <= soft_limit_) {
+    pressed_ = PageCount{};
+  } else if (stats_.in_use >= pressed_ + PageCount{pressed_.value / kPressurePart}) {
+    pressed_ = stats_.in_use;
+    is_pressed_.store(true, std::memory_order_relaxed);
+  }
 }
 
 void PageHeap::put_back_locked(Span* span, SpanState state) {

@@ -8,7 +8,7 @@
 // Invariants: I4  Every page of the heap is in exactly one span, and a span's first and last page
 //                 map to it.
 //             I5  No two neighbours are both kFree or both kReturned.
-//             I6  kReturned runs read as zeros.
+//             I6  kReturned runs read as zeros, unless memory is only offered to the OS.
 #pragma once
 
 #include <atomic>
@@ -19,6 +19,7 @@
 #include "core/base.h"
 #include "core/lock.h"
 #include "core/metadata_arena.h"
+#include "core/options.h"
 #include "core/os.h"
 #include "core/page_map.h"
 #include "core/run_index.h"
@@ -41,8 +42,7 @@ struct PageHeapStats {
 class PageHeap {
  public:
   constexpr PageHeap() = default;
-  // `free_bound_bytes`: committed free memory to keep, 0 for the default bound.
-  void init(const Os& os, MetadataArena& arena, PageMap& map, std::size_t free_bound_bytes);
+  void init(const Os& os, MetadataArena& arena, PageMap& map, const Options& options);
 
   // Spans for objects of class `cls`, neighbours, the highest first: as many as are `wanted` (at
   // least 1) or fewer; none if the OS refuses. The central cache gives them their class number,
@@ -71,8 +71,19 @@ class PageHeap {
   // is none long enough.
   bool feed_arena() MINITC_EXCLUDES(lock_);
 
+  // Makes the first `bytes` of a large span, which is the caller's, read as zeros.
+  void clear(Span* span, std::size_t bytes);
+
   // Returns all committed free runs to the OS; the number of bytes returned.
   std::size_t trim() MINITC_EXCLUDES(lock_);
+  // Returns part of what has been free for long. To be called now and then; `now_ms` as Os::now_ms.
+  void age(std::uint32_t now_ms) MINITC_EXCLUDES(lock_);
+  // True once after what is in use has grown above the soft limit, and each time it grew on: what
+  // the tiers above hold is wanted back.
+  bool take_pressure() {
+    return is_pressed_.load(std::memory_order_relaxed) &&
+           is_pressed_.exchange(false, std::memory_order_relaxed);
+  }
 
   // What page `ptr` is in, for pointers that are no small object. Slow.
   Finding find(const void* ptr) MINITC_EXCLUDES(lock_);
@@ -88,10 +99,21 @@ class PageHeap {
   // Which free pages stay committed when others are returned.
   enum class Keep {
     kNothing,
+    kAged,    // but for what has been free for long
     kBound,   // as many as there may be at any time
     kAtPeak,  // as many as there may be beside what is in use when that grows
   };
 
+  // Why an allocation found no run, at one moment.
+  struct Shortage {
+    bool exists = false;
+    bool may_end = false;        // enough is free, but in the wrong places or states
+    bool others_return = false;  // other threads have runs on their way to the OS
+    std::uint32_t returns = 0;   // of returns_
+  };
+
+  Shortage shortage_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  bool may_end(const Shortage& shortage) MINITC_EXCLUDES(lock_);
   bool shrink(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   bool extend(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   bool extend_locked(Span* span, PageCount pages) MINITC_REQUIRES(lock_);
@@ -118,17 +140,32 @@ class PageHeap {
   void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
   PageCount bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
+  PageCount own_bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
+  // What counts for the limits, but for free pages: spans in use and metadata.
+  PageCount held_locked() const MINITC_REQUIRES(lock_) {
+    return stats_.in_use + PageCount::of_bytes(arena_->reserved_bytes());
+  }
+  // Whether `pages` without memory may get some.
+  bool may_commit_locked(PageCount pages) const MINITC_REQUIRES(lock_) {
+    return held_locked() + committed_locked() + returning_ + pages <= hard_limit_;
+  }
+  void note_use_locked() MINITC_REQUIRES(lock_);
   // Free pages that have memory behind them.
   PageCount committed_locked() const MINITC_REQUIRES(lock_) { return free_.pages() + kept_pages_; }
   bool has_excess_locked(Keep keep) const MINITC_REQUIRES(lock_) {
     return committed_locked() > bound_locked(keep);
   }
   void miss_locked(PageCount pages) MINITC_REQUIRES(lock_);
-  Span* take_excess_locked(PageCount bound) MINITC_REQUIRES(lock_);
+  Span* take_excess_locked(PageCount bound, Keep keep) MINITC_REQUIRES(lock_);
   void begin_return_locked(Span* run) MINITC_REQUIRES(lock_);
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
+  void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
   PageCount return_excess(Keep keep) MINITC_EXCLUDES(lock_);
+  std::size_t begin_returns(Keep keep, PageCount done, PageCount& most, Span* (&runs)[kReturnBatch])
+      MINITC_EXCLUDES(lock_);
+  PageCount end_returns(Span* const* runs, std::size_t count, std::size_t returned, Keep keep)
+      MINITC_EXCLUDES(lock_);
   void check_run_locked(const Span* run, SpanState state) const MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kPageHeap> lock_;
@@ -138,6 +175,10 @@ class PageHeap {
   MetadataArena* arena_ = nullptr;
   PageMap* map_ = nullptr;
   PageCount fixed_bound_;
+  PageCount soft_limit_;
+  PageCount hard_limit_;
+  bool offers_ = false;  // memory is offered to the OS, not decommitted
+  std::size_t huge_pages_ = Options::kAuto;
 
   RunIndex free_ MINITC_GUARDED_BY(lock_);               // kFree
   RunIndex returned_ MINITC_GUARDED_BY(lock_);           // kReturned
@@ -151,6 +192,11 @@ class PageHeap {
   bool return_awaited_ MINITC_GUARDED_BY(lock_) = false;  // a thread may sleep on returns_
   PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound, and not taken again
   PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, taken again lately
+  PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed since the last age()
+  PageCount aged_bound_ MINITC_GUARDED_BY(lock_);         // for kAged
+  std::uint32_t aged_ms_ MINITC_GUARDED_BY(lock_) = 0;    // when that was
+  PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
+  std::atomic<bool> is_pressed_{false};
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t moved_spans_ MINITC_GUARDED_BY(lock_) = 0;   // large spans with `moved` set
   std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;  // of moves

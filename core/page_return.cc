@@ -19,17 +19,31 @@ void PageHeap::adopt_returning() {
 // bound: that many more are kept, until fewer are needed. But what is in use and what is kept never
 // come to much more than what was in use at the most, so that the peak of the resident set is that
 // of the program.
-PageCount PageHeap::bound_locked(Keep keep) const {
-  if (keep == Keep::kNothing) return PageCount{};
-  if (fixed_bound_ != PageCount{}) return fixed_bound_;
-  if (keep == Keep::kBound) {
-    return std::max(PageCount::of_bytes(kMinFreeBound),
-                    PageCount{stats_.in_use.value >> kFreeBoundShift}) +
-           missed_;
+PageCount PageHeap::own_bound_locked(Keep keep) const {
+  switch (keep) {
+    case Keep::kNothing:
+      return PageCount{};
+    case Keep::kAged:
+      return aged_bound_;
+    case Keep::kBound:
+      if (fixed_bound_ != PageCount{}) return fixed_bound_;
+      return std::max(PageCount::of_bytes(kMinFreeBound),
+                      PageCount{stats_.in_use.value >> kFreeBoundShift}) +
+             missed_;
+    case Keep::kAtPeak:
+      if (fixed_bound_ != PageCount{}) return fixed_bound_;
+      return stats_.peak - stats_.in_use +
+             std::max(PageCount::of_bytes(kMinPeakBound),
+                      PageCount{stats_.peak.value / kPeakBoundPart});
   }
-  return stats_.peak - stats_.in_use +
-         std::max(PageCount::of_bytes(kMinPeakBound),
-                  PageCount{stats_.peak.value / kPeakBoundPart});
+  __builtin_unreachable();
+}
+
+// The soft limit leaves free pages what is not held: they go before it is passed, and all of them
+// where the program alone has passed it.
+PageCount PageHeap::bound_locked(Keep keep) const {
+  const PageCount held = held_locked();
+  return std::min(own_bound_locked(keep), held < soft_limit_ ? soft_limit_ - held : PageCount{});
 }
 
 // Returned pages are put in use.
@@ -39,18 +53,22 @@ void PageHeap::miss_locked(PageCount pages) {
   missed_ += again;
 }
 
-// The longest committed free run if there are more such pages than `bound`, as kReturning. Kernel
-// pages may be longer than ours: then only those that lie whole in the run.
-Span* PageHeap::take_excess_locked(PageCount bound) {
+// The whole units of the longest committed free run, as kReturning, if there are more free pages
+// than `bound`; of a run that has long been free no more than is too much. Units are huge pages if
+// there is one. If not, they are the kernel's pages, unless the user wants huge ones whole.
+Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   if (committed_locked() <= bound) return nullptr;
   // More than is too much, so that long runs come of it; in slices, so that others get the lock.
   dissolve_locked(std::max(committed_locked() - bound, PageCount{kMaxDissolved}));
-  const PageCount unit{std::max(os_->page_bytes, kPageBytes) >> kPageShift};
-  const auto head_of = [unit](const Span* r) {
+  PageCount unit = PageCount::of_bytes(kHugePageBytes);
+  const auto head_of = [&unit](const Span* r) {
     return PageCount{-r->start.value & (unit.value - 1)};
   };
   const auto has_unit = [&](const Span* r) { return r->length >= head_of(r) + unit; };
   Span* run = free_.longest();
+  if (!has_unit(run) && (huge_pages_ != Options::kYes || keep == Keep::kNothing)) {
+    unit = PageCount::of_bytes(os_->page_bytes);
+  }
   if (!has_unit(run)) {  // then all are short, and one of them may lie better
     run = nullptr;
     free_.for_each([&](Span* other) {
@@ -62,7 +80,9 @@ Span* PageHeap::take_excess_locked(PageCount bound) {
     return nullptr;
   }
   const PageCount head = head_of(run);
-  const PageCount whole{align_down((run->length - head).value, unit.value)};
+  PageCount most = run->length - head;
+  if (keep == Keep::kAged) most = std::min(most, committed_locked() - bound);
+  const PageCount whole{std::max(align_down(most.value, unit.value), unit.value)};
 
   free_.remove(run);
   run = cut_locked(run, head, whole);
@@ -88,39 +108,79 @@ void PageHeap::end_return_locked(Span* run, bool returned) {
   futex_wake_all(returns_);
 }
 
-// Returns the longest runs, one at a time, until the bound holds. What other threads free meanwhile
-// is theirs to return.
-PageCount PageHeap::return_excess(Keep keep) {
-  PageCount done;
-  PageCount most;
-  for (bool first = true;; first = false) {
-    Span* run;
-    {
-      const LockGuard guard(lock_, *this);
-      if (keep != Keep::kNothing && decommit_pause_ != 0) {
-        --decommit_pause_;
-        return done;
-      }
-      if (first) most = committed_locked();
-      if (done >= most) return done;
-      run = take_excess_locked(bound_locked(keep));
-      if (run == nullptr) return done;
-    }
-    const bool returned = os_->decommit(run->start.ptr(), run->length.bytes());
-    {
-      const LockGuard guard(lock_, *this);
-      if (returned) {
-        done += run->length;
-        ++stats_.returned_calls;
-        if (keep == Keep::kBound) given_back_ += run->length;
-        missed_ -= std::min(missed_, PageCount{run->length.value / kMissedPart});
-      } else {
-        decommit_pause_ = kDecommitPause;
-      }
-      end_return_locked(run, returned);
-    }
-    if (!returned) return done;
+void PageHeap::age(std::uint32_t now_ms) {
+  {
+    const LockGuard guard(lock_, *this);
+    if (now_ms - aged_ms_ < kAgeMs) return;
+    aged_ms_ = now_ms;
+    missed_.value -= missed_.value / kAgedPart;
+    const PageCount idle{std::min(least_free_, committed_locked()).value / kAgedPart};
+    least_free_ = committed_locked() - idle;
+    if (idle == PageCount{} || fixed_bound_ != PageCount{}) return;
+    aged_bound_ = least_free_;
   }
+  return_excess(Keep::kAged);
+}
+
+// Returns the longest runs, a few at a time, until the bound holds. What other threads free
+// meanwhile is theirs to return.
+PageCount PageHeap::return_excess(Keep keep) {
+  const auto give_back = offers_ ? os_->offer : os_->decommit;
+  PageCount done;
+  PageCount most{SIZE_MAX};
+  for (;;) {
+    Span* runs[kReturnBatch];
+    const std::size_t count = begin_returns(keep, done, most, runs);
+    std::size_t returned = 0;
+    while (returned < count &&
+           give_back(runs[returned]->start.ptr(), runs[returned]->length.bytes())) {
+      ++returned;
+    }
+    done += end_returns(runs, count, returned, keep);
+    if (count == 0 || returned != count) return done;
+  }
+}
+
+// `done` pages have been returned of `most`, which the first call sets. How many `runs` there are.
+std::size_t PageHeap::begin_returns(Keep keep, PageCount done, PageCount& most,
+                                    Span* (&runs)[kReturnBatch]) {
+  const LockGuard guard(lock_, *this);
+  if (keep != Keep::kNothing && decommit_pause_ != 0) {
+    --decommit_pause_;
+    return 0;
+  }
+  most = std::min(most, done + committed_locked());
+  const std::size_t slack_part = keep == Keep::kBound ? kReturnSlackPart : SIZE_MAX;
+  std::size_t count = 0;
+  while (count < kReturnBatch && done < most) {
+    const PageCount bound = bound_locked(keep);
+    runs[count] = take_excess_locked(bound - PageCount{bound.value / slack_part}, keep);
+    if (runs[count] == nullptr) break;
+    done += runs[count++]->length;
+  }
+  return count;
+}
+
+// The OS has taken the first `returned` of the runs, and refused one if that is not all. The pages
+// of those that it has taken.
+PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, std::size_t returned,
+                                Keep keep) {
+  PageCount pages;
+  if (count == 0) return pages;
+  const LockGuard guard(lock_, *this);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i < returned) note_return_locked(runs[i]->length, keep);
+    if (i < returned) pages += runs[i]->length;
+    end_return_locked(runs[i], i < returned);
+  }
+  if (returned != count) decommit_pause_ = kDecommitPause;
+  return pages;
+}
+
+void PageHeap::note_return_locked(PageCount pages, Keep keep) {
+  ++stats_.returned_calls;
+  if (keep == Keep::kBound) given_back_ += pages;
+  missed_ -= std::min(missed_, PageCount{pages.value / kMissedPart});
 }
 
 }  // namespace minitc

@@ -9,6 +9,7 @@ namespace minitc {
 Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
   const PageCount wanted = pages + alignment - kOnePage;
   Span* run = fit_committed_locked(wanted);
+  if (run == nullptr && !may_commit_locked(pages)) return nullptr;
   if (run == nullptr) run = join_locked(wanted);
   if (run == nullptr) run = returned_.best_fit(wanted);
   if (run == nullptr) {
@@ -138,6 +139,9 @@ bool PageHeap::grow_locked(PageCount pages) {
   if (run == nullptr) {
     os_->release(memory, chunk.bytes());
     return false;
+  }
+  if (huge_pages_ != Options::kAuto) {
+    os_->want_huge_pages(memory, chunk.bytes(), huge_pages_ == Options::kYes);
   }
   stats_.mapped += chunk;
   map_->set_ends(run);

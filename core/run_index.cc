@@ -45,7 +45,7 @@ Span* RunIndex::longest() const {
   }
   for (std::size_t word = kBins / 64; word-- != 0;) {
     if (occupied_[word] == 0) continue;
-    return bins_[word * 64 + static_cast<std::size_t>(std::bit_width(occupied_[word])) - 1].front();
+    return bins_[word * 64 + static_cast<std::size_t>(std::bit_width(occupied_[word])) - 1].back();
   }
   return nullptr;
 }

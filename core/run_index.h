@@ -18,6 +18,7 @@ class RunIndex {
   void remove(Span* run);
   // The shortest run of at least `pages`; among long ones of that length the lowest. Null if none.
   Span* best_fit(PageCount pages) const;
+  // Among short ones of that length the one that was inserted first. Null if there are none.
   Span* longest() const;
 
   // Sum of all lengths.

@@ -88,13 +88,14 @@ struct Span {
 };
 static_assert(sizeof(Span) == 64, "one cache line");
 
-// A doubly linked list of spans. Whoever owns the list guards it.
+// A doubly linked list of spans; `prev` of the first is the last. Whoever owns the list guards it.
 class SpanList {
  public:
   bool empty() const { return head_ == nullptr; }
   Span* front() const { return head_; }
+  Span* back() const { return head_ == nullptr ? nullptr : head_->prev; }
   void push(Span* span) {
-    span->prev = nullptr;
+    span->prev = head_ == nullptr ? span : head_->prev;
     span->next = head_;
     if (head_ != nullptr) head_->prev = span;
     head_ = span;
@@ -106,8 +107,17 @@ class SpanList {
     return first;
   }
   void remove(Span* span) {
-    (span->prev != nullptr ? span->prev->next : head_) = span->next;
-    if (span->next != nullptr) span->next->prev = span->prev;
+    Span* const next = span->next;
+    if (span == head_) {
+      head_ = next;
+    } else {
+      span->prev->next = next;
+    }
+    if (next != nullptr) {
+      next->prev = span->prev;
+    } else if (head_ != nullptr) {
+      head_->prev = span->prev;
+    }
     span->prev = span->next = nullptr;
   }
 

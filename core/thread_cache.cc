@@ -6,6 +6,11 @@
 #include <bit>
 
 namespace minitc {
+namespace {
+
+void** const kBeyondAll = reinterpret_cast<void**>(UINTPTR_MAX);
+
+}  // namespace
 
 template <typename Visit>
 void ThreadCache::for_each_class(Visit&& visit) {
@@ -15,6 +20,91 @@ void ThreadCache::for_each_class(Visit&& visit) {
     }
   }
 }
+
+// --- Owner and others --------------------------------------------------------------------------
+
+bool ThreadCache::lease() {
+  State state = state_.load(std::memory_order_relaxed);
+  for (;;) {
+    if (state == State::kTaken) return false;
+    if (state_.compare_exchange_weak(state, State::kLeased, std::memory_order_acquire)) break;
+  }
+  if (state == State::kParked) unpark();
+  if (state == State::kRobbed) start_anew();
+  return true;
+}
+
+bool ThreadCache::lease_to_end() {
+  while (!lease()) {
+    State taken = State::kTaken;
+    if (state_.compare_exchange_strong(taken, State::kAbandoned, std::memory_order_release)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool ThreadCache::park(std::uint32_t now_ms) {
+  State free = State::kFree;
+  if (!state_.compare_exchange_strong(free, State::kTaken, std::memory_order_acquire)) return true;
+  for_each_class([this](unsigned cls) {
+    __atomic_store_n(&limit_[cls], base_[cls], __ATOMIC_RELAXED);
+    __atomic_store_n(&floor_[cls], kBeyondAll, __ATOMIC_RELAXED);
+  });
+  parked_ms_ = now_ms;
+  if (put_back(State::kParked)) return true;
+  unpark();
+  return false;
+}
+
+// Ends what another thread did. False if the owner has gone meanwhile.
+bool ThreadCache::put_back(State state) {
+  State taken = State::kTaken;
+  return state_.compare_exchange_strong(taken, state, std::memory_order_acq_rel);
+}
+
+void ThreadCache::unpark() {
+  for_each_class([this](unsigned cls) {
+    floor_[cls] = base_[cls];
+    limit_[cls] = base_[cls] + capacity(cls);
+  });
+}
+
+bool ThreadCache::take_if_idle(std::uint32_t now_ms) {
+  State parked = State::kParked;
+  return state_.load(std::memory_order_acquire) == parked && now_ms - parked_ms_ >= kIdleMs &&
+         state_.compare_exchange_strong(parked, State::kTaken, std::memory_order_acquire);
+}
+
+// What the owner did before it was parked has been visible for long. A pop or a push that it was
+// stopped in may still come to its end, so the cursor may move by one meanwhile.
+bool ThreadCache::rob() {
+  std::ptrdiff_t left_bytes = 0;
+  for_each_class([&](unsigned cls) {
+    void** const cursor = __atomic_load_n(&cursor_[cls], __ATOMIC_RELAXED);
+    std::size_t count = static_cast<std::size_t>(cursor - base_[cls]);
+    if (count != 0) left_bytes += kSizeClasses[cls].bytes;
+    if (count < 2) return;
+    spill_array(cls, base_[cls], --count);
+    __atomic_store_n(&limit_[cls], base_[cls] + count, __ATOMIC_RELAXED);
+  });
+  draw(left_bytes - drawn_bytes_.load(std::memory_order_relaxed));
+  if (put_back(State::kRobbed)) return true;
+  start_anew();
+  return false;
+}
+
+// The owner of a robbed cache comes back: what is left is spilled, and all begins as at first.
+void ThreadCache::start_anew() {
+  for_each_class([this](unsigned cls) {
+    spill_array(cls, limit_[cls], static_cast<std::size_t>(cursor_[cls] - limit_[cls]));
+    floor_[cls] = cursor_[cls] = base_[cls];
+    set_array(cls, 0);
+  });
+  draw(-drawn_bytes_.load(std::memory_order_relaxed));
+}
+
+// --- Slow paths --------------------------------------------------------------------------------
 
 void* ThreadCache::refill(unsigned cls) {
   if (floor_[cls] != base_[cls]) {  // not empty: what lies below the floor is wanted after all
@@ -80,27 +170,53 @@ bool ThreadCache::grow(unsigned cls, bool turned) {
   return now < max && set_capacity(cls, now == 0 ? std::min(std::bit_floor(first), max) : now * 2);
 }
 
+// Adds to what the cache has of the budget, or takes from it. False, and nothing is changed, if too
+// little is left: the cache would have more than its share.
+bool ThreadCache::draw(std::ptrdiff_t bytes) {
+  const std::ptrdiff_t left =
+      share_->budget_bytes.fetch_sub(bytes, std::memory_order_relaxed) - bytes;
+  const std::ptrdiff_t drawn = drawn_bytes_.load(std::memory_order_relaxed) + bytes;
+  if (bytes > 0 && left < drawn / kMostOfBudget) {
+    share_->budget_bytes.fetch_add(bytes, std::memory_order_relaxed);
+    share_->is_short.store(true, std::memory_order_relaxed);
+    return false;
+  }
+  drawn_bytes_.store(drawn, std::memory_order_relaxed);
+  return true;
+}
+
+// What a cache may have is so many times what is left. So something is always left for the next,
+// and what busy threads have becomes even.
+bool ThreadCache::has_more_than_its_share() const {
+  return share_->budget_bytes.load(std::memory_order_relaxed) <
+         drawn_bytes_.load(std::memory_order_relaxed) / kMostOfBudget;
+}
+
 // Moves the stack of a class to an array of `objects` pointers (0 or a power of two, at least as
 // many as are in it). False, and nothing is changed, if the budget or the arena does not allow it.
 bool ThreadCache::set_capacity(unsigned cls, std::size_t objects) {
+  const std::ptrdiff_t bytes =
+      (static_cast<std::ptrdiff_t>(objects) - static_cast<std::ptrdiff_t>(capacity(cls))) *
+      static_cast<std::ptrdiff_t>(kSizeClasses[cls].bytes);
+  if (bytes > 0 && !draw(bytes)) return false;
+  if (set_array(cls, objects)) {
+    if (bytes < 0) draw(bytes);
+    return true;
+  }
+  if (bytes > 0) draw(-bytes);
+  return false;
+}
+
+// The same but for the budget.
+bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
   const std::size_t before = capacity(cls);
   const std::size_t used = static_cast<std::size_t>(cursor_[cls] - base_[cls]);
-  const std::ptrdiff_t bytes =
-      (static_cast<std::ptrdiff_t>(objects) - static_cast<std::ptrdiff_t>(before)) *
-      static_cast<std::ptrdiff_t>(kSizeClasses[cls].bytes);
   MINITC_ASSERT(used <= objects);  // I9
-  if (share_->budget_bytes.fetch_sub(bytes, std::memory_order_relaxed) < bytes && bytes > 0) {
-    share_->budget_bytes.fetch_add(bytes, std::memory_order_relaxed);
-    return false;
-  }
   void** array = nullptr;
   if (objects != 0) {
     array = static_cast<void**>(
         share_->arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
-    if (array == nullptr) {
-      share_->budget_bytes.fetch_add(bytes, std::memory_order_relaxed);
-      return false;
-    }
+    if (array == nullptr) return false;
     if (used != 0) memcpy(array, base_[cls], used * sizeof(void*));
   }
   void** const old = base_[cls];
@@ -114,18 +230,23 @@ bool ThreadCache::set_capacity(unsigned cls, std::size_t objects) {
   cursor_[cls] = array + used;
   limit_[cls] = array + objects;
   base_[cls] = array;
+  width_[cls] = static_cast<std::uint8_t>(std::bit_width(objects));
   if (before != 0) {
     share_->arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
   }
   return true;
 }
 
-void ThreadCache::spill_oldest(unsigned cls, std::size_t count) {
-  void** const base = base_[cls];
+void ThreadCache::spill_array(unsigned cls, void** objects, std::size_t count) {
   const std::size_t batch = kSizeClasses[cls].batch;
   for (std::size_t done = 0; done < count; done += batch) {
-    central(cls).spill(base + done, std::min(batch, count - done), {Caller::kFreeLate, cls});
+    central(cls).spill(objects + done, std::min(batch, count - done), {Caller::kFreeLate, cls});
   }
+}
+
+void ThreadCache::spill_oldest(unsigned cls, std::size_t count) {
+  void** const base = base_[cls];
+  spill_array(cls, base, count);
   const std::size_t left = static_cast<std::size_t>(cursor_[cls] - base) - count;
   memmove(base, base + count, left * sizeof(void*));
   cursor_[cls] = base + left;
@@ -139,8 +260,15 @@ void ThreadCache::count_slow_call() {
 }
 
 // Spills what the class has not needed since the last look, and gives up capacity that stays
-// unused.
+// unused, or that others need more.
 void ThreadCache::scavenge(unsigned cls) {
+  if (has_more_than_its_share()) {
+    const std::size_t half = capacity(cls) > kMinCachedObjects ? capacity(cls) / 2 : 0;
+    const std::size_t in_all = static_cast<std::size_t>(cursor_[cls] - base_[cls]);
+    if (in_all > half) spill_oldest(cls, in_all - half);
+    set_capacity(cls, half);
+    return;
+  }
   const std::size_t slack = static_cast<std::size_t>(floor_[cls] - base_[cls]);
   if (slack != 0) spill_oldest(cls, slack);
   const std::size_t used = static_cast<std::size_t>(cursor_[cls] - base_[cls]);
@@ -151,25 +279,25 @@ void ThreadCache::scavenge(unsigned cls) {
 }
 
 std::size_t ThreadCache::cached_objects(unsigned cls) const {
-  const std::ptrdiff_t count = __atomic_load_n(&cursor_[cls], __ATOMIC_RELAXED) -
-                               __atomic_load_n(&base_[cls], __ATOMIC_RELAXED);
+  void** const* const start = is_parked() ? &limit_[cls] : &base_[cls];
+  const std::ptrdiff_t count =
+      __atomic_load_n(&cursor_[cls], __ATOMIC_RELAXED) - __atomic_load_n(start, __ATOMIC_RELAXED);
   // Between two writes of the owner the difference may be of two arrays.
   return count < 0 || count > kSizeClasses[cls].max_cached ? 0 : static_cast<std::size_t>(count);
 }
 
-std::size_t ThreadCache::capacity_bytes() const {
-  std::size_t bytes = 0;
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) bytes += capacity(cls) * kSizeClasses[cls].bytes;
-  return bytes;
-}
-
 void ThreadCache::check() const {
+  std::size_t bytes = 0;
   for (unsigned cls = 0; cls < kNumClasses; ++cls) {
-    MINITC_CHECK(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);               // I9
-    MINITC_CHECK(cursor_[cls] <= limit_[cls]);                                            // I9
-    MINITC_CHECK(capacity(cls) == 0 || is_power_of_two(capacity(cls)));                   // I9
     MINITC_CHECK((in_use_[cls / 64] >> (cls % 64) & 1) == (capacity(cls) != 0 ? 1 : 0));  // I9
+    bytes += capacity(cls) * kSizeClasses[cls].bytes;
+    if (is_parked()) continue;
+    MINITC_CHECK(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);  // I9
+    MINITC_CHECK(cursor_[cls] <= limit_[cls]);                               // I9
+    MINITC_CHECK(limit_[cls] == base_[cls] + capacity(cls));                 // I9
   }
+  const bool is_robbed = state_.load(std::memory_order_relaxed) == State::kRobbed;
+  MINITC_CHECK(is_robbed ? drawn_bytes() <= bytes : drawn_bytes() == bytes);  // I10
 }
 
 }  // namespace minitc

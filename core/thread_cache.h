@@ -12,9 +12,18 @@
 // half of what is in it; a floor that was never reached by the next time shows slack, which is
 // spilled. Capacity in bytes is drawn from a budget that all threads share.
 //
-// Thread safety: all methods by the owner only, but for cached_objects().
-// Invariants: I9   base <= floor <= cursor <= limit, and limit - base is 0 or a power of two.
-//             I10  The capacities of all caches, in bytes, plus what is left of the budget are the
+// Another thread may park a cache: floors go up and limits down, so that the owner's next malloc or
+// free takes the slow path, where it takes its cache back. If it does not for long, it is idle, and
+// the other may rob the cache. The owner may be stopped in the middle of a pop or a push, of which
+// it can be in one only; so the newest object of each class and the array stay where they are.
+//
+//   base           limit      cursor               floor
+//    |  robbed      | objects  |                     (beyond all addresses)
+//
+// Thread safety: all methods by the owner while it holds the lease, but for pop() and push(), which
+// need none, and for those that say otherwise.
+// Invariants: I9   base <= floor <= cursor <= limit, unless the cache is parked or robbed.
+//             I10  What all caches have drawn, in bytes, plus what is left of the budget is the
 //             cap.
 #pragma once
 
@@ -34,6 +43,7 @@ struct CacheShare {
   MetadataArena* arena = nullptr;
   CentralCache* central = nullptr;  // kNumClasses of them
   std::atomic<std::ptrdiff_t> budget_bytes{0};
+  std::atomic<bool> is_short{false};  // a cache was refused capacity
 };
 
 class ThreadCache {
@@ -41,8 +51,8 @@ class ThreadCache {
   constexpr ThreadCache() = default;
   explicit ThreadCache(CacheShare& share) : share_(&share) {}
 
-  MINITC_HOT bool is_empty(unsigned cls) const { return cursor_[cls] == floor_[cls]; }
-  MINITC_HOT bool is_full(unsigned cls) const { return cursor_[cls] == limit_[cls]; }
+  MINITC_HOT bool is_empty(unsigned cls) const { return cursor_[cls] <= floor_[cls]; }
+  MINITC_HOT bool is_full(unsigned cls) const { return cursor_[cls] >= limit_[cls]; }
   // The cursor moves last, in one instruction that reads it anew: a signal handler that comes
   // before it and frees what it allocates leaves the stack as it was.
   MINITC_HOT void* pop(unsigned cls) {
@@ -57,6 +67,22 @@ class ThreadCache {
     ++cursor_[cls];
   }
 
+  // The owner begins to change more than a stack's top, and ends. lease() is false, and nothing is
+  // changed, while another thread is at work on the cache.
+  bool lease();
+  void end_lease() { state_.store(State::kFree, std::memory_order_release); }
+  // As lease(), for good. If false, the thread that is at work on the cache finds it abandoned.
+  bool lease_to_end();
+
+  // The three below by other threads, while the cache can't be destroyed. Parks a cache at `now_ms`
+  // if it is neither parked nor leased. False if its owner has abandoned it meanwhile: it is the
+  // caller's for good then, as after lease_to_end().
+  bool park(std::uint32_t now_ms);
+  // Whether it has been parked for kIdleMs, and is the caller's now, who has to call rob().
+  bool take_if_idle(std::uint32_t now_ms);
+  // Spills all but the newest object of each class. False as for park().
+  bool rob();
+
   // An object of a class that is_empty(), or null if the OS refuses.
   MINITC_COLD void* refill(unsigned cls);
   // Takes `ptr` of a class that is_full(); `site`, for the blame: of the call of free.
@@ -64,11 +90,18 @@ class ThreadCache {
   // Gives all objects and all capacity back. The cache is then as new.
   void flush();
 
+  // Whether it is time to see what is to be done: at one in kTickPeriod refills and spills.
+  bool is_tick_due() const { return slow_calls_ % kTickPeriod == 0; }
+
   // May be called by any thread; approximate while the owner is at work.
   std::size_t cached_objects(unsigned cls) const;
-  // All below while the owner is not at work.
-  std::size_t capacity_bytes() const;
-  // Dies if an invariant does not hold.
+  // What it has of the budget. May be called by any thread.
+  std::size_t drawn_bytes() const {
+    return static_cast<std::size_t>(drawn_bytes_.load(std::memory_order_relaxed));
+  }
+  // The child of a fork has this cache alone: false if a thread that it has not was at work on it.
+  bool survives_fork() const { return state_.load(std::memory_order_relaxed) != State::kTaken; }
+  // While the owner is not at work. Dies if an invariant does not hold.
   void check() const;
 
   // The list of all caches, guarded by the heap's threads lock.
@@ -77,13 +110,33 @@ class ThreadCache {
   bool lone = false;  // counted in the heap's lone_caches_
 
  private:
+  enum class State : std::uint32_t {
+    kFree,       // only the fast path is at work, if any
+    kLeased,     // the owner is in its slow path, or at its end
+    kTaken,      // another thread is at work
+    kParked,     // the owner's next call finds all stacks empty and full
+    kRobbed,     // likewise, and what was in them is gone
+    kAbandoned,  // taken, and the owner is gone
+  };
+
   CentralCache& central(unsigned cls) const { return share_->central[cls]; }
-  std::size_t capacity(unsigned cls) const {
-    return static_cast<std::size_t>(limit_[cls] - base_[cls]);
+  std::size_t capacity(unsigned cls) const {  // 0 or a power of two
+    return (std::size_t{1} << width_[cls]) >> 1;
   }
+  bool is_parked() const {
+    const State state = state_.load(std::memory_order_acquire);
+    return state != State::kFree && state != State::kLeased;
+  }
+  bool draw(std::ptrdiff_t bytes);
+  bool has_more_than_its_share() const;
+  bool put_back(State state);
+  void unpark();
+  void start_anew();
   bool set_capacity(unsigned cls, std::size_t objects);
+  bool set_array(unsigned cls, std::size_t objects);
   bool turn(unsigned cls, bool to_frees);
   bool grow(unsigned cls, bool turned);
+  void spill_array(unsigned cls, void** objects, std::size_t count);
   void spill_oldest(unsigned cls, std::size_t count);
   void count_slow_call();
   void scavenge(unsigned cls);
@@ -96,9 +149,13 @@ class ThreadCache {
   void** floor_[kNumClasses] = {};
   void** limit_[kNumClasses] = {};
   void** base_[kNumClasses] = {};
+  std::uint8_t width_[kNumClasses] = {};                  // bit width of the capacity
   std::uint64_t in_use_[(kNumClasses + 63) / 64] = {};    // bit cls: the class has an array
   std::uint64_t ran_full_[(kNumClasses + 63) / 64] = {};  // bit cls: full the last time, not empty
   std::uint32_t slow_calls_ = 0;                          // since the last look at slack
+  std::uint32_t parked_ms_ = 0;
+  std::atomic<State> state_{State::kFree};
+  std::atomic<std::ptrdiff_t> drawn_bytes_{0};
   CacheShare* share_ = nullptr;
 };
 

@@ -28,6 +28,10 @@ Options choose_options(Choices& choices) {
   options.thread_cache_total = choices.one_of(totals);
   const std::size_t bounds[] = {0, 1, 256 * 1024, 8 * 1024 * 1024, choices.below(16 * 1024 * 1024)};
   options.free_bound = choices.one_of(bounds);
+  const std::size_t limits[] = {0, 0, 0, 512 * 1024, 4 * 1024 * 1024};
+  options.soft_limit = choices.one_of(limits);
+  options.release = choices.below(4) == 0 ? Options::kOffer : Options::kDecommit;
+  options.huge_pages = choices.below(3);
   return options;
 }
 

@@ -134,6 +134,8 @@ class Model {
       end_thread_or_begin();
     } else if (kind < 20) {
       fork();
+    } else if (kind < 24) {
+      fake_.pass_ms(kTickMs << choices_.below(8));
     } else if (live_.empty() || (kind < 110 && !full)) {
       allocate();
     } else if (kind < 132) {
@@ -396,8 +398,8 @@ class Model {
   // Calls after which the bytes of free objects may be others: memory was given back or moved, or
   // free pages became metadata for want of any.
   std::size_t loud_calls() const {
-    return fake_.calls(OsCall::kDecommit) + fake_.calls(OsCall::kMove) +
-           fake_.calls(OsCall::kRenew) + fake_.refused();
+    return fake_.calls(OsCall::kDecommit) + fake_.calls(OsCall::kOffer) +
+           fake_.calls(OsCall::kMove) + fake_.calls(OsCall::kRenew) + fake_.refused();
   }
   void bury(char* ptr, const Object& object) {
     if (object.usable > limits_.bytes / 16) return;

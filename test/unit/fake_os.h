@@ -29,8 +29,16 @@
 namespace minitc::test {
 
 // kMetadata: a reserve() through metadata_os().
-enum class OsCall : std::uint8_t { kReserve, kMetadata, kRelease, kDecommit, kMove, kRenew };
-inline constexpr std::size_t kOsCalls = 6;
+enum class OsCall : std::uint8_t {
+  kReserve,
+  kMetadata,
+  kRelease,
+  kDecommit,
+  kOffer,
+  kMove,
+  kRenew
+};
+inline constexpr std::size_t kOsCalls = 7;
 // What a refused decommit has done to the range: nothing, dropped its first half before it gave up,
 // or written to its first byte, as core/os.cc does to find out whether it will read as zero.
 enum class Refused : std::uint8_t { kNothing, kHalf, kScribble };
@@ -64,8 +72,11 @@ class FakeOs {
     return {.reserve = reserve_pages,
             .release = release,
             .decommit = decommit,
+            .offer = offer,
+            .want_huge_pages = want_huge_pages,
             .move = move,
             .renew = renew,
+            .now_ms = now_ms,
             .page_bytes = page_bytes_};
   }
   // The same with a region of its own, so that metadata does not come between chunks of pages.
@@ -104,6 +115,8 @@ class FakeOs {
   void refused_decommit_does(Refused what) { refused_decommit_ = what; }
   // What becomes of a move that is to fail: kRefused unless set otherwise.
   void failed_move_is(Move result) { failed_move_ = result; }
+  // Lets time go by; it stands still otherwise.
+  void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_relaxed); }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
   // Called in each reserve of metadata, under the arena's lock.
@@ -121,6 +134,9 @@ class FakeOs {
   std::size_t stuck_bytes() const { return stuck_bytes_; }
   std::size_t last_reserve_bytes() const { return last_reserve_bytes_; }
   std::size_t decommitted_bytes() const { return decommitted_bytes_; }
+  std::size_t offered_bytes() const { return offered_bytes_; }
+  // Of ranges for which huge pages were asked for, and of those for which none were.
+  std::size_t huge_bytes(bool wanted) const { return wanted ? huge_bytes_ : no_huge_bytes_; }
   std::size_t page_bytes() const { return page_bytes_; }
   bool owns(const void* ptr) const { return regions_[0].holds(ptr, 1); }
 
@@ -282,6 +298,26 @@ class FakeOs {
     return !refused;
   }
 
+  // As a kernel that is short of memory half of the time: it takes the second half.
+  static bool offer(void* start, std::size_t bytes) {
+    FakeOs& self = *current_;
+    require(bytes != 0 && self.aligned(start, bytes), "offer: not whole kernel pages");
+    require(self.in_a_region(start, bytes), "offer: not our memory");
+    if (self.refuses(OsCall::kOffer)) return false;
+    const std::size_t kept = align_up(bytes / 2, self.page_bytes_);
+    if (kept != bytes) self.drop(static_cast<char*>(start) + kept, bytes - kept);
+    self.offered_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+    return true;
+  }
+
+  static void want_huge_pages(void* start, std::size_t bytes, bool wanted) {
+    FakeOs& self = *current_;
+    require(self.in_a_region(start, bytes), "want_huge_pages: not our memory");
+    (wanted ? self.huge_bytes_ : self.no_huge_bytes_).fetch_add(bytes, std::memory_order_relaxed);
+  }
+
+  static std::uint32_t now_ms() { return current_->now_ms_.load(std::memory_order_relaxed); }
+
   // As mremap does it, but for the copy.
   static Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
     FakeOs& self = *current_;
@@ -341,6 +377,10 @@ class FakeOs {
   Counter refused_{0};
   Counter last_reserve_bytes_{0};
   Counter decommitted_bytes_{0};
+  Counter offered_bytes_{0};
+  Counter huge_bytes_{0};
+  Counter no_huge_bytes_{0};
+  std::atomic<std::uint32_t> now_ms_{0};
   Counter stuck_bytes_{0};
   std::array<Chunk, 4096> chunks_;
   Counter chunk_count_{0};

@@ -270,6 +270,30 @@ TEST_CASE("fork: in the middle of a slow path, both sides finish it", "[I4][I10]
         }) == "exit 0: ");
 }
 
+TEST_CASE("fork: a child whose own cache another thread was at work on goes on without it",
+          "[I10]") {
+  FakeOs fake;
+  TestHeap heap(fake.os());
+  for (int i = 0; i < 100; ++i) heap->deallocate(heap->allocate(48));
+  ThreadCache* const own = t_cache;
+  REQUIRE(own->park(0));
+  REQUIRE(own->take_if_idle(kIdleMs));
+  ForkHold::prepare(*heap);
+  const std::string ending = ending_of([&] {
+    ForkHold::child(*heap);
+    if (!heap_works(*heap)) _exit(1);
+    heap->check();
+    heap->check_caches();
+    _exit(t_cache != own ? 0 : 2);
+  });
+  ForkHold::parent(*heap);
+  CHECK(ending == "exit 0: ");
+  CHECK(heap_works(*heap));  // without a cache meanwhile
+  REQUIRE(own->rob());
+  CHECK(heap_works(*heap));
+  heap->check_caches();
+}
+
 TEST_CASE("fork: children of a process whose threads are hard at work find all in order",
           "[I7][I10]") {
   FakeOs fake;

@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <memory>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "core/stats.h"
@@ -984,6 +985,172 @@ TEST_CASE("heap: at a strict kernel's limit all that is left is used, and it fai
   CHECK(f.live() == 0);
 }
 
+TEST_CASE("heap: at the hard limit a request fails, whatever holds the rest, and later ones go on",
+          "[I4][I7]") {
+  Options options;
+  options.hard_limit = std::size_t{32} << 20;
+  Fixture f(options);
+  for (const std::size_t bytes : {100UL, 5000UL, 100000UL, 3000000UL}) {
+    CAPTURE(bytes);
+    std::vector<char*> objects;
+    for (char* object; (object = f.filled(bytes, 9)) != nullptr;) objects.push_back(object);
+    const Snapshot s = f.snapshot();
+    const std::size_t held = s.live + s.thread_cached + s.central + s.page_heap_free + s.metadata;
+    const std::size_t map_bytes = s.metadata / (1 << 20) >= 2 ? std::size_t{9} << kLeafShift : 0;
+    CHECK(held - map_bytes <= options.hard_limit);
+    CHECK(s.live > options.hard_limit / 10 * 8);
+    CHECK(f.heap->resize(objects[0], options.hard_limit) == nullptr);
+    CHECK(all_bytes_are(objects[0], bytes, 9));
+    CHECK(f.heap->allocate_zeroed(bytes) == nullptr);
+    for (int i = 0; i < 3; ++i) {
+      f.heap->deallocate(objects.back());
+      objects.back() = f.filled(bytes, 9);
+      REQUIRE(address(objects.back()) != nullptr);
+    }
+    for (char* const object : objects) f.heap->deallocate(object);
+    f.check();
+    CHECK(f.live() == 0);
+  }
+}
+
+TEST_CASE("heap: above the soft limit the caches give up what they hold, and requests go on") {
+  Options options;
+  options.soft_limit = std::size_t{8} << 20;
+  Fixture f(options);
+  std::vector<char*> objects;
+  for (int i = 0; i < 6000; ++i) objects.push_back(f.allocate(1000));
+  for (int i = 0; i < 300; ++i) {
+    f.heap->deallocate(objects.back());
+    objects.pop_back();
+  }
+  CHECK(f.snapshot().thread_cached > 50000);
+  objects.push_back(f.allocate(std::size_t{16} << 20));
+  REQUIRE(address(objects.back()) != nullptr);
+  CHECK(f.snapshot().thread_cached == 0);
+  CHECK(f.snapshot().page_heap_free == 0);
+  for (int i = 0; i < 60000; ++i) objects.push_back(f.allocate(1000));
+  CHECK(address(objects.back()) != nullptr);
+  for (char* const object : objects) f.heap->deallocate(object);
+  f.check();
+  CHECK(f.live() == 0);
+  CHECK(f.snapshot().page_heap_free <= options.soft_limit);
+}
+
+TEST_CASE("heap: memory that has been free for long goes back, as others allocate") {
+  Fixture f;
+  f.heap->deallocate(f.filled(std::size_t{20} << 20, 1));
+  CHECK(f.snapshot().page_heap_free >= std::size_t{20} << 20);
+  for (int second = 0; second < 20; ++second) {
+    f.fake.pass_ms(kAgeMs);
+    // A light load: it never comes to the page heap.
+    std::vector<char*> objects;
+    for (std::uint32_t i = 0; i < 64 * kTickPeriod; ++i) objects.push_back(f.allocate(64));
+    for (char* const object : objects) f.heap->deallocate(object);
+  }
+  CHECK(f.snapshot().page_heap_free < std::size_t{1} << 20);
+  f.check();
+}
+
+TEST_CASE("heap: calloc of pages that were only offered clears them, resident or not", "[I6]") {
+  Options options;
+  options.release = Options::kOffer;
+  options.free_bound = kPageBytes;
+  Fixture f(options);
+  for (int i = 0; i < 4; ++i) {
+    char* const dirty = f.filled(3000000, 5);
+    REQUIRE(f.allocate(300000) != nullptr);
+    f.heap->deallocate(dirty);
+    char* const clean = static_cast<char*>(f.heap->allocate_zeroed(3000000));
+    CHECK(all_zero(clean, 3000000));
+    f.heap->deallocate(clean);
+  }
+  CHECK(f.fake.offered_bytes() > 0);
+  f.check();
+}
+
+// --- Idle threads -------------------------------------------------------------------------------
+
+// Threads that fill their caches, then sleep until told to end.
+struct Sleepers {
+  Sleepers(Heap& heap, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      threads.emplace_back([this, &heap] {
+        void* objects[400];
+        for (const std::size_t bytes : {64UL, 512UL, 4000UL}) {
+          for (int round = 0; round < 6; ++round) {
+            for (void*& object : objects) object = heap.allocate(bytes);
+            for (void* const object : objects) heap.deallocate(object);
+          }
+        }
+        asleep.fetch_add(1);
+        while (!wake.load()) std::this_thread::yield();
+        for (void*& object : objects) object = heap.allocate(64);
+        for (void* const object : objects) heap.deallocate(object);
+        heap.retire_cache();
+      });
+    }
+    while (asleep.load() != count) std::this_thread::yield();
+  }
+  ~Sleepers() {
+    wake = true;
+    for (std::thread& thread : threads) thread.join();
+  }
+  std::atomic<std::size_t> asleep{0};
+  std::atomic<bool> wake{false};
+  std::vector<std::thread> threads;
+};
+
+TEST_CASE("heap: idle threads lose what they cache to one that is short of it, and wake up well",
+          "[I7][I10]") {
+  Options options;
+  options.thread_cache_total = 1024 * 1024;
+  Fixture f(options);
+  {
+    const Sleepers sleepers(*f.heap, 6);
+    REQUIRE(f.snapshot().thread_cached > options.thread_cache_total / 4);
+    std::vector<char*> objects;
+    for (int round = 0; round < 40; ++round) {
+      f.fake.pass_ms(kTickMs);
+      for (int i = 0; i < 500; ++i) objects.push_back(f.allocate(1000));
+      for (char* const object : objects) f.heap->deallocate(object);
+      objects.clear();
+    }
+    const Snapshot s = f.snapshot();
+    CHECK(s.threads == 7);
+    CHECK(s.classes[class_of(4000)].thread_cached <= 7);  // one each
+    CHECK(s.classes[class_of(1000)].thread_cached > 100);
+    f.heap->check_caches();
+  }
+  f.check();
+  CHECK(f.live() == 0);
+  CHECK(f.snapshot().threads == 1);
+}
+
+TEST_CASE("heap: threads that are at work keep what they cache, though others are short", "[I10]") {
+  Options options;
+  options.thread_cache_total = 256 * 1024;
+  Fixture f(options);
+  std::atomic<std::size_t> bad{0};
+  test::in_threads(6, [&](std::size_t thread) {
+    void* objects[64] = {};
+    test::Random random(thread);
+    for (std::size_t i = 0; i < 20000 * test::kRounds; ++i) {
+      void*& object = objects[random.below(64)];
+      if (object != nullptr && *static_cast<std::size_t*>(object) != thread) ++bad;
+      f.heap->deallocate(object);
+      object = f.heap->allocate(8 + random.below(6000));
+      *static_cast<std::size_t*>(object) = thread;
+      if (i % 64 == 0) f.fake.pass_ms(kTickMs);
+    }
+    for (void* const object : objects) f.heap->deallocate(object);
+    f.heap->retire_cache();
+  });
+  CHECK(bad == 0);
+  f.check();
+  CHECK(f.live() == 0);
+  CHECK(f.snapshot().threads == 0);
+}
+
 // --- Everything at once -------------------------------------------------------------------------
 
 TEST_CASE("heap: threads allocate, resize and free each other's objects while others look",
@@ -1020,6 +1187,7 @@ TEST_CASE("heap: threads allocate, resize and free each other's objects while ot
         if (object[0] != value) ++spoiled;
         f.heap->deallocate(object);
       }
+      if (i % 16 == 0) f.fake.pass_ms(kTickMs);
       if (thread == 0 && i % 32 == 0) f.heap->trim();
       if (thread == 1 && i % 64 == 0) f.heap->check();
       if (thread >= 2 && i % 64 == 0) {

@@ -4,6 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "core/cgroup.h"
+#include "core/os.h"
+
 namespace minitc {
 namespace {
 
@@ -158,7 +161,34 @@ TEST_CASE("options: the description names every option in effect") {
   describe_options(options, text);
   CHECK(std::string(text.data(), text.size()) ==
         " MINITC_STATS=1 MINITC_VERBOSE=0 MINITC_CHECK_FREE=0 MINITC_THREAD_CACHE_TOTAL=33554432"
-        " MINITC_FREE_BOUND=4096 MINITC_ON_BAD_FREE=ignore MINITC_KEEP_DEEPBIND=0");
+        " MINITC_FREE_BOUND=4096 MINITC_SOFT_LIMIT=0 MINITC_HARD_LIMIT=0 MINITC_RELEASE=dontneed"
+        " MINITC_HUGEPAGES=auto MINITC_ON_BAD_FREE=ignore MINITC_KEEP_DEEPBIND=0");
+}
+
+TEST_CASE("options: a limit may be a share of the control group's, within 1 % and 100 %") {
+  CHECK(parse({"MINITC_HARD_LIMIT=3G"}).hard_limit == std::size_t{3} << 30);
+  CHECK(complaints().empty());
+  for (const char* const value : {"cgroup:", "cgroup:%", "cgroup:0%", "cgroup:101%", "cgroup:90",
+                                  "cgroup:90%%", "cgroup:-1%", "cgroup: 90%"}) {
+    const std::string variable = std::string("MINITC_SOFT_LIMIT=") + value;
+    CHECK(complaint_of(variable) == variable + ": not cgroup:1% to cgroup:100%, ignored");
+  }
+  CHECK(complaint_of("MINITC_SOFT_LIMIT=cgroup") ==
+        "MINITC_SOFT_LIMIT=cgroup: not a number, ignored");
+  CHECK(complaint_of("MINITC_FREE_BOUND=cgroup:90%") ==
+        "MINITC_FREE_BOUND=cgroup:90%: not a number, ignored");
+
+  // Whatever group the test runs in.
+  const std::size_t limit = cgroup_memory_limit(read_file);
+  const std::string half = "MINITC_HARD_LIMIT=cgroup:50%";
+  if (limit == 0) {
+    CHECK(complaint_of(half) == half + ": the control group's memory limit can't be read, ignored");
+  } else if (limit == kNoCgroupLimit) {
+    CHECK(complaint_of(half) == half + ": the control group has no memory limit, ignored");
+  } else {
+    CHECK(parse({half.c_str()}).hard_limit == limit / 100 * 50);
+    CHECK(complaints().empty());
+  }
 }
 
 }  // namespace

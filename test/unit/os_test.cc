@@ -116,6 +116,49 @@ TEST_CASE("os: decommitted pages read as zeros and stay mapped, their neighbours
   CHECK(os.release(memory, 3 * kBytes));
 }
 
+TEST_CASE("os: offered pages hold what is written to them afterwards, their neighbours stay") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, 3 * kBytes);
+  memset(memory, 5, 3 * kBytes);
+  errno = 777;
+  REQUIRE(os.offer(memory + kBytes, kBytes));
+  os.want_huge_pages(memory, 3 * kBytes, true);
+  os.want_huge_pages(memory, 3 * kBytes, false);
+  CHECK(errno == 777);
+  CHECK(all_bytes_are(memory, kBytes, 5));
+  CHECK(all_bytes_are(memory + 2 * kBytes, kBytes, 5));
+  memset(memory + kBytes, 6, kBytes);
+  CHECK(all_bytes_are(memory + kBytes, kBytes, 6));
+  CHECK(os.release(memory, 3 * kBytes));
+}
+
+TEST_CASE("os: the clock goes forward, by about a millisecond in a millisecond") {
+  const Os os = kernel_os();
+  const std::uint32_t before = os.now_ms();
+  usleep(100000);
+  const std::uint32_t passed = os.now_ms() - before;
+  CHECK(passed >= 40);
+  CHECK(passed < 60000);
+}
+
+TEST_CASE("os: a file is read whole, or as far as there is room, or not at all") {
+  char path[] = "/tmp/os_test.XXXXXX";
+  const int fd = mkstemp(path);
+  REQUIRE(fd >= 0);
+  REQUIRE(write(fd, "hello", 5) == 5);
+  REQUIRE(close(fd) == 0);
+  char buffer[16] = {};
+  errno = 777;
+  CHECK(read_file(path, buffer, sizeof(buffer)) == 5);
+  CHECK(std::string(buffer, 5) == "hello");
+  CHECK(read_file(path, buffer, 3) == 3);
+  CHECK(read_file("/dev/null", buffer, sizeof(buffer)) == 0);
+  CHECK(read_file("/tmp", buffer, sizeof(buffer)) == -1);  // a folder
+  CHECK(read_file("/nonexistent", buffer, sizeof(buffer)) == -1);
+  CHECK(errno == 777);
+  CHECK(unlink(path) == 0);
+}
+
 // [kernel]: an emulator lets no system call be replaced, and may accept what the kernel refuses.
 TEST_CASE("os: a decommit where nothing is mapped is refused", "[kernel]") {
   const Os os = kernel_os();

@@ -670,13 +670,13 @@ TEST_CASE("page heap: only so many spans at a time are of moved pages, for the m
 TEST_CASE("page heap: free runs above the bound are returned at once and whole", "[I6]") {
   Pages p(4096, PageCount{64}.bytes());
   const auto r = row(p, {32, 1, 32, 1, 20, 1});
-  const PageId start = r[0]->start;
+  const PageId start = r[2]->start;
   const std::size_t fresh = returned(p);
   p.release(r[4]);
   p.release(r[2]);
   CHECK(p.fake.calls(OsCall::kDecommit) == 0);
   CHECK(free_pages(p) == 52);
-  p.release(r[0]);  // 84 are free: one of the longest goes
+  p.release(r[0]);  // 84 are free: of the longest the oldest goes
   CHECK(p.fake.calls(OsCall::kDecommit) == 1);
   CHECK(p.fake.decommitted_bytes() == PageCount{32}.bytes());
   CHECK(free_pages(p) == 52);
@@ -785,6 +785,211 @@ TEST_CASE("page heap: a bound that is too low for a program rises, and falls aga
   for (int i = 0; i < 20; ++i) spans.push_back(p.large(kPieces * kPiece));
   for (Span* const span : spans) p.release(span);
   CHECK(free_pages(p) * kPageBytes <= kMinFreeBound);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: what nobody has needed for a second goes back by halves") {
+  Pages p;
+  constexpr std::size_t kIdle = 2048;
+  const auto r = row(p, {kIdle, 1, 300, 1});
+  std::uint32_t now = 5000;
+  p.heap.age(now);
+  p.release(r[0]);
+  p.release(r[2]);
+  p.heap.age(now += kAgeMs);  // a part of the time they were in use
+  CHECK(free_pages(p) == kIdle + 300);
+  p.heap.age(now += kAgeMs - 1);
+  CHECK(free_pages(p) == kIdle + 300);
+  p.heap.age(now += 1);
+  CHECK(free_pages(p) <= (kIdle + 300) / 2);
+  CHECK(free_pages(p) > (kIdle + 300) / 2 - 256);
+
+  // What was needed in between stays.
+  const std::size_t before = free_pages(p);
+  Span* const span = p.large(before - 100);
+  REQUIRE(span != nullptr);
+  p.release(span);
+  p.heap.age(now += kAgeMs);
+  CHECK(free_pages(p) >= before - 60);
+  for (int i = 0; i < 20; ++i) p.heap.age(now += kAgeMs);
+  CHECK(free_pages(p) <= 1);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a bound that the user has set is not undercut by age") {
+  Pages p(4096, PageCount{64}.bytes());
+  const auto r = row(p, {64, 1});
+  p.release(r[0]);
+  for (std::uint32_t now = 5000; now < 60000; now += kAgeMs) p.heap.age(now);
+  CHECK(free_pages(p) == 64);
+}
+
+TEST_CASE("page heap: a bound that has risen falls with time") {
+  Pages p;
+  constexpr std::size_t kPiece = 8;
+  constexpr std::size_t kPieces = 2 * kMinFreeBound / PageCount{kPiece}.bytes();
+  std::vector<Span*> spans;
+  const auto round = [&] {
+    while (spans.size() < kPieces) spans.push_back(p.large(kPiece));
+    for (Span* const span : spans) p.release(span);
+    spans.clear();
+  };
+  std::uint32_t now = 5000;
+  p.heap.age(now);
+  for (int i = 0; i < 5; ++i) round();
+  CHECK(free_pages(p) == kPieces * kPiece);
+  for (int i = 0; i < 30; ++i) p.heap.age(now += kAgeMs);
+  CHECK(free_pages(p) <= 1);
+  round();
+  CHECK(free_pages(p) * kPageBytes <= kMinFreeBound);
+}
+
+TEST_CASE("page heap: runs in random order go back in few calls, oldest of a length first") {
+  Pages p(4096, PageCount{1024}.bytes());
+  std::vector<Span*> spans;
+  for (int i = 0; i < 8192; ++i) spans.push_back(p.large(1));
+  const PageId first = spans[0]->start;
+  // Every other one, so that none are neighbours.
+  for (std::size_t i = 0; i < spans.size(); i += 2) p.release(spans[i]);
+  CHECK(free_pages(p) <= 1024);
+  CHECK(free_pages(p) >= 1024 - 1024 / kReturnSlackPart - kReturnBatch);
+  CHECK(p.map->span_at(first)->state == SpanState::kReturned);
+  CHECK(p.map->span_at(spans[8190]->start)->state == SpanState::kFree);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: whole huge pages are returned before parts of others") {
+  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
+  Pages p(4096, PageCount{3 * kUnit}.bytes());
+  Span* const span = p.large(6 * kUnit);
+  Span* const guard = p.large(1);
+  REQUIRE(guard != nullptr);
+  const PageId start = span->start;
+  const std::size_t head = -start.value & (kUnit - 1);
+  p.release(span);
+  CHECK(free_pages(p) <= 3 * kUnit);
+  // The ends, which are no whole units, are there still.
+  if (head != 0) CHECK(p.map->span_at(start)->state == SpanState::kFree);
+  CHECK(p.fake.decommitted_bytes() % kHugePageBytes == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE(
+    "page heap: with huge pages wanted nothing shorter is returned, and chunks ask for them") {
+  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
+  Pages p(Options{.free_bound = kPageBytes, .huge_pages = Options::kYes});
+  std::vector<Span*> spans;
+  for (std::size_t i = 0; i < 64 * kUnit; ++i) spans.push_back(p.large(1));
+  CHECK(p.fake.huge_bytes(true) == p.fake.mapped_bytes());
+  CHECK(p.fake.huge_bytes(false) == 0);
+  for (std::size_t i = 0; i < spans.size(); ++i) {
+    if (i % 64 != 0) p.release(spans[i]);
+  }
+  CHECK(p.fake.calls(OsCall::kDecommit) == 0);
+  const std::size_t half = spans.size() / 2;
+  for (std::size_t i = 0; i < half; i += 64) p.release(spans[i]);
+  CHECK(p.fake.decommitted_bytes() >= 2 * kHugePageBytes);
+  CHECK(p.fake.decommitted_bytes() % kHugePageBytes == 0);
+  p.heap.trim();
+  CHECK(free_pages(p) == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: no huge pages are asked for or refused unless the option says so") {
+  for (const std::size_t option : {Options::kNo, Options::kAuto}) {
+    Pages p(Options{.huge_pages = option});
+    REQUIRE(p.large(1000) != nullptr);
+    CHECK(p.fake.huge_bytes(true) == 0);
+    CHECK(p.fake.huge_bytes(false) == (option == Options::kNo ? p.fake.mapped_bytes() : 0));
+  }
+}
+
+TEST_CASE("page heap: memory that is only offered is never taken for zero", "[I6]") {
+  Pages p(Options{.free_bound = kPageBytes, .release = Options::kOffer});
+  const auto r = row(p, {300, 1});
+  p.release(r[0]);
+  p.heap.trim();
+  CHECK(p.fake.offered_bytes() == PageCount{300}.bytes());
+  CHECK(p.fake.calls(OsCall::kDecommit) == 0);
+  Span* const again = p.large(300);
+  REQUIRE(again->start + PageCount{300} == r[1]->start);
+  CHECK_FALSE(again->zero);
+  CHECK(*again->start.ptr() == static_cast<char>(0xab));  // as the kernel left it
+  p.heap.clear(again, again->length.bytes());
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);
+  CHECK(all_zero(again->start.ptr(), again->length.bytes()));
+  fill(again, 0xab);
+  p.fake.fail(OsCall::kDecommit, 1);
+  p.heap.clear(again, 5);
+  CHECK(all_zero(again->start.ptr(), 5));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a refused offer is tolerated like a refused decommit") {
+  Pages p(Options{.free_bound = kPageBytes, .release = Options::kOffer});
+  p.fake.fail(OsCall::kOffer, 1, test::kAlways);
+  const auto r = row(p, {300, 1});
+  p.release(r[0]);
+  CHECK(free_pages(p) == 300);
+  CHECK(p.adds_up());
+}
+
+// --- Limits -------------------------------------------------------------------------------------
+
+TEST_CASE("page heap: at the hard limit requests fail, and what is freed serves the next") {
+  constexpr std::size_t kLimit = 4096;
+  Pages p(Options{.hard_limit = PageCount{kLimit}.bytes()});
+  const auto within = [&] {
+    const PageHeapStats s = p.heap.stats();
+    return s.in_use.value + s.free.value + p.arena.reserved_bytes() / kPageBytes <= kLimit;
+  };
+  std::vector<Span*> spans;
+  for (Span* span; (span = p.large(50)) != nullptr;) spans.push_back(span);
+  CHECK(within());
+  CHECK(spans.size() >= (kLimit - 64) / 50 - 1);
+  CHECK(p.large(50) == nullptr);
+  CHECK_FALSE(p.heap.resize_in_place(spans.back(), PageCount{200}));
+  CHECK(p.heap.acquire_small(kNumClasses - 1, 8).empty());
+  CHECK(p.adds_up());
+
+  // Free, but in pieces: they are returned, so that others have their memory.
+  for (std::size_t i = 0; i < spans.size(); i += 2) p.release(spans[i]);
+  Span* const big = p.large(kLimit / 3);
+  REQUIRE(big != nullptr);
+  CHECK(within());
+  p.release(big);
+  for (std::size_t i = 1; i < spans.size(); i += 2) p.release(spans[i]);
+  CHECK(p.large(kLimit) == nullptr);
+  CHECK(p.large(kLimit - 64) != nullptr);
+  CHECK(within());
+  CHECK(p.adds_up());
+}
+
+TEST_CASE(
+    "page heap: the soft limit leaves room for free pages below it only, and refuses nothing") {
+  constexpr std::size_t kLimit = 1024;
+  Pages p(Options{.soft_limit = PageCount{kLimit}.bytes()});
+  const std::size_t metadata = PageCount::of_bytes(kMetadataChunkBytes).value;
+  const auto r = row(p, {600, 1, 300, 1});
+  CHECK_FALSE(p.heap.take_pressure());
+  p.release(r[0]);
+  CHECK(free_pages(p) == 600);
+  // Before it would grow beyond: what it takes has no memory until it is written to.
+  Span* const more = p.large(700);
+  REQUIRE(more != nullptr);
+  CHECK(free_pages(p) + in_use(p) + metadata <= kLimit + 16);
+  CHECK_FALSE(p.heap.take_pressure());
+  Span* const beyond = p.large(kLimit);
+  REQUIRE(beyond != nullptr);
+  CHECK(free_pages(p) == 0);
+  CHECK(p.heap.take_pressure());
+  CHECK_FALSE(p.heap.take_pressure());
+  REQUIRE(p.large(1) != nullptr);
+  CHECK_FALSE(p.heap.take_pressure());  // too little more
+  REQUIRE(p.large(kLimit / 8) != nullptr);
+  CHECK(p.heap.take_pressure());
+  p.release(r[2]);
+  CHECK(free_pages(p) == 0);
   CHECK(p.adds_up());
 }
 

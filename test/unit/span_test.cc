@@ -94,10 +94,11 @@ TEST_CASE("span: every object of every class has a bit of its own in both bitmap
 std::vector<Span*> contents(const SpanList& list) {
   std::vector<Span*> spans;
   for (Span* span = list.front(); span != nullptr; span = span->next) {
-    CHECK(span->prev == (spans.empty() ? nullptr : spans.back()));
+    CHECK(span->prev == (spans.empty() ? list.back() : spans.back()));
     spans.push_back(span);
   }
   CHECK(list.empty() == spans.empty());
+  CHECK(list.back() == (spans.empty() ? nullptr : spans.back()));
   return spans;
 }
 

@@ -71,9 +71,7 @@ struct Cached {
     cache.check();
     t.check();
   }
-  std::size_t capacity(unsigned cls) const {
-    return cache.capacity_bytes() / kSizeClasses[cls].bytes;
-  }
+  std::size_t capacity(unsigned cls) const { return cache.drawn_bytes() / kSizeClasses[cls].bytes; }
 
   Tiers t;
   ThreadCache cache;
@@ -87,7 +85,7 @@ TEST_CASE("thread cache: an all-zero cache is empty and full at once", "[I9]") {
     CHECK(cache.is_full(cls));
     CHECK(cache.cached_objects(cls) == 0);
   }
-  CHECK(cache.capacity_bytes() == 0);
+  CHECK(cache.drawn_bytes() == 0);
   cache.check();
 }
 
@@ -248,7 +246,7 @@ TEST_CASE("thread cache: capacities and what is left of the budget are the cap",
     std::ptrdiff_t sum = t.share.budget_bytes;
     if (sum < 0) ++wrong;
     for (const auto& each : caches) {
-      sum += static_cast<std::ptrdiff_t>(each->capacity_bytes());
+      sum += static_cast<std::ptrdiff_t>(each->drawn_bytes());
       each->check();
     }
     if (sum != cap) ++wrong;
@@ -267,7 +265,7 @@ TEST_CASE("thread cache: without a budget every object comes and goes singly", "
   CHECK(c.t.away() == 100);
   c.deallocate(kClass48, objects);
   CHECK(c.t.away() == 0);
-  CHECK(c.cache.capacity_bytes() == 0);
+  CHECK(c.cache.drawn_bytes() == 0);
   CHECK(c.t.share.budget_bytes == 0);
   c.check();
   // Nothing was kept back, so a double free is found at the call, and the message does not say
@@ -277,23 +275,26 @@ TEST_CASE("thread cache: without a budget every object comes and goes singly", "
 }
 
 TEST_CASE("thread cache: a budget for one growth gives one, to who comes first", "[I10]") {
-  Tiers t(kFirstCachedObjects * 48);
+  constexpr std::ptrdiff_t kFirst = kFirstCachedObjects * 48;
+  Tiers t(kFirst + kFirst / kMostOfBudget);
   ThreadCache first(t.share);
   ThreadCache second(t.share);
   CHECK(first.refill(kClass48) != nullptr);
-  CHECK(first.capacity_bytes() == kFirstCachedObjects * 48);
-  CHECK(t.share.budget_bytes == 0);
+  CHECK(first.drawn_bytes() == kFirst);
+  CHECK(t.share.budget_bytes == kFirst / kMostOfBudget);
+  CHECK_FALSE(t.share.is_short);
   CHECK(second.refill(kClass48) != nullptr);
-  CHECK(second.capacity_bytes() == 0);
+  CHECK(second.drawn_bytes() == 0);
+  CHECK(t.share.is_short);
   first.flush();
   CHECK(second.refill(kClass48) != nullptr);
-  CHECK(second.capacity_bytes() == kFirstCachedObjects * 48);
+  CHECK(second.drawn_bytes() == kFirst);
   second.flush();
-  CHECK(t.share.budget_bytes == kFirstCachedObjects * 48);
+  CHECK(t.share.budget_bytes == kFirst + kFirst / kMostOfBudget);
 }
 
 TEST_CASE("thread cache: a class that may not grow spills, and loses nothing", "[I7][I10]") {
-  Cached c(kFirstCachedObjects * 48);
+  Cached c(kFirstCachedObjects * 48 * 5 / 4);
   std::vector<void*> objects(40);
   REQUIRE(c.t.central[kClass48].refill(objects.data(), 40) == 40);
   c.deallocate(kClass48, objects);
@@ -301,6 +302,157 @@ TEST_CASE("thread cache: a class that may not grow spills, and loses nothing", "
   CHECK(c.cache.cached_objects(kClass48) <= kFirstCachedObjects);
   CHECK(c.t.away() == c.cache.cached_objects(kClass48));
   c.check();
+}
+
+TEST_CASE("thread cache: something is always left, and who has much gives up to who comes late",
+          "[I10]") {
+  constexpr std::ptrdiff_t kTotal = 1024 * 1024;
+  Tiers t(kTotal);
+  std::vector<std::unique_ptr<ThreadCache>> caches;
+  std::vector<void*> objects;
+  // Each turns to and fro between a miss and an overflow, so that it wants all it can have.
+  const auto work = [&](ThreadCache& cache) {
+    for (unsigned cls = 1; cls < kNumClasses; cls += 4) {
+      for (int i = 0; i < 12; ++i) {
+        while (!cache.is_empty(cls)) objects.push_back(cache.pop(cls));
+        objects.push_back(cache.refill(cls));
+        while (!cache.is_full(cls)) {
+          void* object = nullptr;
+          REQUIRE(t.central[cls].refill(&object, 1) == 1);
+          cache.push(cls, object);
+        }
+        void* object = nullptr;
+        REQUIRE(t.central[cls].refill(&object, 1) == 1);
+        cache.spill(cls, object, 0);
+      }
+    }
+  };
+  for (int thread = 0; thread < 4; ++thread) {
+    caches.push_back(std::make_unique<ThreadCache>(t.share));
+    work(*caches.back());
+    CHECK(t.share.budget_bytes > 0);
+    CHECK(caches.back()->drawn_bytes() > 0);
+  }
+  for (int round = 0; round < 20; ++round) {
+    for (const auto& cache : caches) work(*cache);
+  }
+  std::ptrdiff_t sum = t.share.budget_bytes;
+  for (const auto& cache : caches) {
+    sum += static_cast<std::ptrdiff_t>(cache->drawn_bytes());
+    CHECK(cache->drawn_bytes() > kTotal / 16);
+    CHECK(cache->drawn_bytes() < kTotal / 2);
+    cache->check();
+    cache->flush();
+  }
+  CHECK(sum == kTotal);
+}
+
+// --- Idle ---------------------------------------------------------------------------------------
+
+// A cache with objects of several classes, as it was when its owner went to sleep.
+struct Idle : Cached {
+  Idle() {
+    for (const unsigned cls : {kClass8, kClass48, kClass1024}) {
+      deallocate(cls, allocate(cls, 100));
+      objects.push_back(allocate(cls));
+    }
+    deallocate(kClassLargest, allocate(kClassLargest, 1));
+  }
+  std::size_t cached() const {
+    std::size_t sum = 0;
+    for (unsigned cls = 1; cls < kNumClasses; ++cls) sum += cache.cached_objects(cls);
+    return sum;
+  }
+  std::vector<void*> objects;
+};
+
+TEST_CASE("thread cache: a parked cache is empty and full, and comes back as it was", "[I9][I10]") {
+  Idle c;
+  const std::size_t cached = c.cached();
+  const std::size_t drawn = c.cache.drawn_bytes();
+  REQUIRE(c.cache.park(100));
+  for (unsigned cls = 0; cls < kNumClasses; ++cls) {
+    CHECK(c.cache.is_empty(cls));
+    CHECK(c.cache.is_full(cls));
+  }
+  CHECK(c.cached() == cached);
+  CHECK(c.cache.drawn_bytes() == drawn);
+  c.check();
+  CHECK_FALSE(c.cache.take_if_idle(100 + kIdleMs - 1));
+  REQUIRE(c.cache.lease());
+  CHECK_FALSE(c.cache.is_empty(kClass48));
+  c.check();
+  CHECK(c.cached() == cached);
+  CHECK_FALSE(c.cache.take_if_idle(100 + kIdleMs));
+  CHECK(c.cache.park(500));  // not while it is leased
+  CHECK_FALSE(c.cache.is_empty(kClass48));
+  c.cache.end_lease();
+}
+
+TEST_CASE("thread cache: of an idle cache the newest object of each class stays, and begins anew",
+          "[I7][I9][I10]") {
+  Idle c;
+  REQUIRE(c.cache.park(UINT32_MAX - 10));  // the clock wraps around
+  REQUIRE(c.cache.take_if_idle(kIdleMs));
+  CHECK_FALSE(c.cache.lease());  // the owner comes now, and has to do without
+  REQUIRE(c.cache.rob());
+  CHECK(c.cached() == 4);
+  CHECK(c.cache.drawn_bytes() == 8 + 48 + 1024 + std::size_t{kSizeClasses[kClassLargest].bytes});
+  CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.drawn_bytes()) == kBudget);
+  CHECK(c.t.away() == c.objects.size() + 4);
+  CHECK_FALSE(c.cache.take_if_idle(100000));  // once is enough
+  REQUIRE(c.cache.park(100000));
+  c.check();
+  CHECK(c.cache.is_full(kClass48));
+  REQUIRE(c.cache.lease());
+  CHECK(c.cached() == 0);
+  CHECK(c.cache.drawn_bytes() == 0);
+  CHECK(c.t.away() == c.objects.size());
+  CHECK(c.t.share.budget_bytes == kBudget);
+  void* const object = c.cache.refill(kClass48);
+  CHECK(object != nullptr);
+  c.cache.end_lease();
+  c.check();
+}
+
+// The owner was stopped between its test and its change of a stack, and goes on when all is over.
+TEST_CASE("thread cache: a pop or a push that a robbery comes upon ends well", "[I7][I10]") {
+  Idle c;
+  const bool pops = GENERATE(true, false);
+  const bool goes_on_before = GENERATE(true, false);
+  void* freed = nullptr;
+  REQUIRE(c.t.central[kClass48].refill(&freed, 1) == 1);
+  void* popped = nullptr;
+  const auto go_on = [&] {
+    pops ? void(popped = c.cache.pop(kClass48)) : c.cache.push(kClass48, freed);
+  };
+  REQUIRE_FALSE(c.cache.is_empty(kClass48));
+  REQUIRE_FALSE(c.cache.is_full(kClass48));
+  REQUIRE(c.cache.park(0));
+  if (goes_on_before) go_on();
+  REQUIRE(c.cache.take_if_idle(kIdleMs));
+  REQUIRE(c.cache.rob());
+  if (!goes_on_before) go_on();
+  REQUIRE(c.cache.lease());
+  CHECK(c.cached() == 0);
+  CHECK(c.cache.drawn_bytes() == 0);
+  CHECK(c.t.away() == c.objects.size() + (pops ? 2 : 0));  // `popped` and `freed`
+  CHECK((popped != nullptr) == pops);
+  if (pops) CHECK(c.t.central[kClass48].has_away(popped));
+  c.cache.end_lease();
+  c.check();
+}
+
+TEST_CASE("thread cache: an owner that ends meanwhile leaves its cache to who is at work on it",
+          "[I10]") {
+  Idle c;
+  REQUIRE(c.cache.park(0));
+  REQUIRE(c.cache.take_if_idle(kIdleMs));
+  CHECK_FALSE(c.cache.lease_to_end());
+  CHECK_FALSE(c.cache.rob());
+  CHECK(c.cached() == 0);
+  CHECK(c.t.share.budget_bytes == kBudget);
+  CHECK(c.t.away() == c.objects.size());
 }
 
 // --- Shrinking ----------------------------------------------------------------------------------
@@ -324,8 +476,8 @@ TEST_CASE("thread cache: what a class does not need any more goes back, with its
   CHECK(before == 0);
   // Only the class that was in use has room.
   CHECK(c.capacity(kClassLargest) == kSizeClasses[kClassLargest].max_cached);
-  CHECK(c.cache.capacity_bytes() % kSizeClasses[kClassLargest].bytes == 0);
-  CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.capacity_bytes()) == kBudget);
+  CHECK(c.cache.drawn_bytes() % kSizeClasses[kClassLargest].bytes == 0);
+  CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.drawn_bytes()) == kBudget);
 }
 
 TEST_CASE("thread cache: what a class keeps using stays", "[I9]") {
@@ -377,9 +529,9 @@ TEST_CASE("thread cache: a flush gives back all objects, all room and all of the
     kept.emplace_back(cls, objects[0]);
     for (std::size_t i = 1; i < objects.size(); ++i) c.deallocate(cls, objects[i]);
   }
-  REQUIRE(c.cache.capacity_bytes() > 0);
+  REQUIRE(c.cache.drawn_bytes() > 0);
   c.cache.flush();
-  CHECK(c.cache.capacity_bytes() == 0);
+  CHECK(c.cache.drawn_bytes() == 0);
   CHECK(c.t.share.budget_bytes == kBudget);
   CHECK(c.t.away() == kept.size());
   for (unsigned cls = 0; cls < kNumClasses; ++cls) {
@@ -455,15 +607,15 @@ TEST_CASE("thread cache: without memory for arrays objects come and go singly", 
   c.t.exhaust_metadata(MetadataArena::kMinShift);
   const auto objects = c.allocate(kClass8, 20);
   for (void* const object : objects) CHECK(object != nullptr);
-  CHECK(c.cache.capacity_bytes() == 0);
+  CHECK(c.cache.drawn_bytes() == 0);
   CHECK(c.t.share.budget_bytes == kBudget);
   c.deallocate(kClass8, objects);
   CHECK(c.t.away() == first.size());
   c.check();
   c.t.fake.stop_failing();
   c.deallocate(kClass8, first);
-  CHECK(c.cache.capacity_bytes() > 0);
-  CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.capacity_bytes()) == kBudget);
+  CHECK(c.cache.drawn_bytes() > 0);
+  CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.drawn_bytes()) == kBudget);
 }
 
 TEST_CASE("thread cache: whichever call the OS refuses, nothing is lost", "[I7][I9][I10]") {
@@ -481,8 +633,7 @@ TEST_CASE("thread cache: whichever call the OS refuses, nothing is lost", "[I7][
       }
       c.check();
     }
-    CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.capacity_bytes()) ==
-          kBudget);
+    CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.drawn_bytes()) == kBudget);
     for (const auto& [cls, object] : objects) c.deallocate(cls, object);
     c.check();
     c.cache.flush();
