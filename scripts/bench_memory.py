@@ -9,6 +9,7 @@ It ends with status 0, with 1 if a run failed, or with 2 if the command line is 
 """
 import argparse
 import concurrent.futures
+import contextlib
 import datetime
 import json
 import pathlib
@@ -87,6 +88,14 @@ def measure(setup, workload, contestants, repetitions, failures):
           {name: several[0]["samples"] for name, several in runs.items()})
 
 
+def huge_pages():
+  """When the kernel uses them: the word in brackets."""
+  with contextlib.suppress(OSError, IndexError):
+    path = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return path.read_text(encoding="ascii").split("[")[1].split("]")[0]
+  return "unknown"
+
+
 def report(args, result):
   """Writes the files and prints the tables. The charts come last: they are the least."""
   text = bench_memory_report.tables(result)
@@ -110,14 +119,15 @@ def main():
     bench_memory_workloads.prepare(setup, workloads)
     result = {"machine": {
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **bench_measure.machine(), "repetitions": args.n, "scale": args.scale, "pace": args.pace,
+        **bench_measure.machine(), "huge_pages": huge_pages(), "repetitions": args.n, "scale": args.scale, "pace": args.pace,
         "is_quick": args.quick, "contestants": bench_contestants.paths(contestants),
     }, "failures": [], "workloads": []}
     for number, workload in enumerate(workloads, 1):
       begin = time.monotonic()
       print(f"[{number}/{len(workloads)}] {workload.name}", end="", file=sys.stderr, flush=True)
       runs, samples = measure(setup, workload, contestants, args.n, result["failures"])
-      entry = {"name": workload.name, "is_probe": False, "runs": runs}
+      entry = {"name": workload.name, "is_probe": False, "compared": workload.compared,
+               "runs": runs}
       if workload.title:
         entry.update(title=workload.title, samples=samples)
       result["workloads"].append(entry)

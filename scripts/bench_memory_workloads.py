@@ -28,13 +28,14 @@ class Workload:
 
   words: the program and its arguments; {programs} and {work} stand for folders, {rounds} for
   rounds, scaled. seconds: how long it is told to last. quick_scale: how much of its work the quick
-  benchmark does. figures: called with the Run, gives {name of a figure: number}, the least being
-  the best. is_paced: it follows the clock and leaves the processors idle, so that all contestants
+  benchmark does. figures: called with the Run, gives {name of a figure: number}. compared: those
+  of them of which the least is the best. is_paced: it follows the clock and leaves the processors idle, so that all contestants
   run at the same time. title: what stands above its chart; it has one.
   """
   name: str
   words: tuple
   figures: object
+  compared: tuple
   seconds: int = 0
   rounds: int = 0
   quick_scale: float = 0.25
@@ -113,6 +114,7 @@ def last(samples, part):
 
 
 NIGHTS = 6
+AFTER_S = 1, 5, 30
 
 
 def nightly_figures(run):
@@ -127,8 +129,9 @@ def nightly_figures(run):
 
 def peak_figures(run):
   figures = {"peak RSS / peak live": run.peak / max(s.live for s in run.samples)}
-  for seconds in (0, 1, 5, 30):
-    if seconds <= run.stage(2)[-1].seconds - run.stage(2)[0].seconds + 1:
+  watched_s = run.stage(2)[-1].seconds - run.stage(2)[0].seconds
+  for seconds in AFTER_S:
+    if seconds <= watched_s + 0.5:
       figures[f"RSS {seconds} s after the frees, MiB"] = run.after(2, seconds).rss / MIB
   if run.report:
     figures["metadata at the peak, % of the heap"] = (100 * run.report["metadata"]
@@ -151,7 +154,7 @@ def end_figures(run):
 def survivors_figures(run):
   return {"RSS / live at the end": ratio(run.stage(2)[-3:]),
           "peak RSS / peak live": run.peak / max(s.live for s in run.samples),
-          "rise of RSS - live, % of live": rise(run.stage(1))}
+          "rise of RSS - live, % of live": rise(run.stage(1, 2))}
 
 
 def idle_figures(run):
@@ -244,22 +247,27 @@ def run_watched(setup, workload, contestant):
 MEMORY_CALLS = "madvise,munmap,mmap,mremap,mprotect,brk"
 
 
-def run_counted(setup, workload, contestant):
-  """A second run under strace counts system calls; by seccomp, so that the others cost nothing."""
-  run, digest = run_watched(setup, workload, contestant)
-  counts = setup.work / f"{workload.name}.{contestant.name}.calls"
-  # Not strace itself is to run on the contestant.
+def count_calls(words, contestant, path):
+  """How many system calls that map or return memory a program makes. By seccomp, so that others cost
+  nothing."""
+  # strace itself is not to run on the contestant.
   preload = [] if contestant.path is None else ["-E", f"LD_PRELOAD={contestant.path}"]
-  words = ["strace", "-f", "-c", "--seccomp-bpf", "-o", str(counts), "-e",
-           f"trace={MEMORY_CALLS}", *preload, *words_of(setup, workload)]
-  begin = time.monotonic()
+  words = ["strace", "-f", "-c", "--seccomp-bpf", "-o", path, "-e", f"trace={MEMORY_CALLS}",
+           *preload, *words]
   with started(words, bench_contestants.clean_environment()) as (process, out, err):
     process.wait(TIME_LIMIT_S)
     output(process, out, err)
-  seconds = time.monotonic() - begin
-  rows = (line.split() for line in counts.read_text(encoding="ascii").splitlines())
-  calls = sum(int(row[3]) for row in rows if row and row[-1] in MEMORY_CALLS.split(","))
-  run.said["calls_per_s"] = calls / seconds
+  rows = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+  return sum(int(row[3]) for row in rows if row and row[-1] in MEMORY_CALLS.split(","))
+
+
+def run_counted(setup, workload, contestant):
+  """Then runs it a second time, to count its system calls."""
+  run, digest = run_watched(setup, workload, contestant)
+  begin = time.monotonic()
+  calls = count_calls(words_of(setup, workload), contestant,
+                      setup.work / f"{workload.name}.{contestant.name}.calls")
+  run.said["calls_per_s"] = calls / (time.monotonic() - begin)
   return run, digest
 
 
@@ -276,9 +284,10 @@ def fill_redis(socket, database, keys, value_bytes):
   with subprocess.Popen(["redis-cli", "-s", socket, "-n", str(database), "--pipe"],
                         env=bench_contestants.clean_environment(), stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE) as client:
-    for number in range(keys):
-      client.stdin.write(b"*3\r\n$3\r\nSET\r\n$12\r\nkey:%08d\r\n$%d\r\n%s\r\n"
-                         % (number, value_bytes, value))
+    for first in range(0, keys, 1000):
+      client.stdin.write(b"".join(
+          b"*3\r\n$3\r\nSET\r\n$12\r\nkey:%08d\r\n$%d\r\n%s\r\n" % (n, value_bytes, value)
+          for n in range(first, min(first + 1000, keys))))
     out, _ = client.communicate()
   if client.returncode != 0 or b"errors: 0," not in out:
     raise BadRun(f"redis-cli --pipe: status {client.returncode}: {out.decode(errors='replace')}")
@@ -354,7 +363,7 @@ DROP INDEX by_name;
 
 
 def write_sql(setup, workload):
-  rounds = max(16, round(40 * setup.scale_of(workload)))
+  rounds = max(16, round(24 * setup.scale_of(workload)))
   rows = max(100, round(10_000 * min(setup.scale, 1)))
   text = "CREATE TABLE item(id INTEGER PRIMARY KEY, grp INTEGER, name TEXT);\n"
   text += "".join(SQL_ROUND.format(n=n, rows=rows) for n in range(1, rounds + 1))
@@ -362,26 +371,31 @@ def write_sql(setup, workload):
 
 
 REDIS = ("redis-server", "--port", "0", "--save", "", "--daemonize", "no", "--maxmemory-policy")
+AT_END, AT_END_MIB = "RSS / live at the end", "RSS at the end, MiB"
 
 WORKLOADS = [
-    *(Workload(f"redis-{policy}", (*REDIS, f"allkeys-{policy}"), redis_figures, run=run_redis)
-      for policy in ("lru", "random")),
-    Workload("nightly", ("{programs}/nightly", f"--nights={NIGHTS}"), nightly_figures, seconds=180,
-             quick_scale=1, is_paced=True, title="Days and nights of a server of 32 threads"),
+    *(Workload(f"redis-{policy}", (*REDIS, f"allkeys-{policy}"), redis_figures,
+               ("RSS / bytes of the keys",), run=run_redis) for policy in ("lru", "random")),
+    Workload("nightly", ("{programs}/nightly", f"--nights={NIGHTS}"), nightly_figures,
+             (AT_END, "RSS / live over the last night"), seconds=180, quick_scale=1, is_paced=True,
+             title="Days and nights of a server of 32 threads"),
     Workload("sqlite-rounds", ("sqlite3", "-batch", "-init", os.devnull, ":memory:"), end_figures,
-             stdin="{work}/rounds.sql", prepare=write_sql),
+             (AT_END_MIB,), stdin="{work}/rounds.sql", prepare=write_sql),
     # By its full path: another python3 may bring a malloc of its own.
     Workload("python-rounds", ("/usr/bin/python3", f"{bench_workloads.SOURCES}/work_cache.py",
-                               "{rounds}"), end_figures, env=bench_workloads.PYTHON, rounds=60),
-    Workload("survivors", ("{programs}/survivors",), survivors_figures),
-    Workload("peak", ("{programs}/peak",), peak_figures, seconds=31, is_paced=True, quick_scale=1,
-             title="A peak of 1 GiB, and what is left of it"),
-    Workload("frees", ("{programs}/frees",), frees_figures, quick_scale=0.1),
-    Workload("frees-but-1-of-1000", ("{programs}/frees", "--keep=1000"), frees_figures,
-             quick_scale=0.1),
-    Workload("hysteresis", ("{programs}/hysteresis",), hysteresis_figures, seconds=10,
+                               "{rounds}"), end_figures, (AT_END_MIB,),
+             env=bench_workloads.PYTHON, rounds=60),
+    Workload("survivors", ("{programs}/survivors",), survivors_figures, (AT_END,)),
+    Workload("peak", ("{programs}/peak",), peak_figures,
+             tuple(f"RSS {seconds} s after the frees, MiB" for seconds in AFTER_S), seconds=31,
+             is_paced=True, quick_scale=1, title="A peak of 1 GiB, and what is left of it"),
+    *(Workload(name, ("{programs}/frees", *words), frees_figures,
+               ("RSS after the frees, % of the peak",), quick_scale=0.1)
+      for name, words in (("frees", ()), ("frees-but-1-of-1000", ("--keep=1000",)))),
+    Workload("hysteresis", ("{programs}/hysteresis",), hysteresis_figures, (), seconds=10,
              run=run_counted, quick_scale=1),
-    Workload("idle-caches", ("{programs}/idle_caches",), idle_figures, quick_scale=1),
+    Workload("idle-caches", ("{programs}/idle_caches",), idle_figures,
+             ("RSS for idle caches, MiB",), quick_scale=1),
 ]
 
 
