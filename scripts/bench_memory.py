@@ -119,8 +119,8 @@ def main():
     bench_memory_workloads.prepare(setup, workloads)
     result = {"machine": {
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **bench_measure.machine(), "huge_pages": huge_pages(), "repetitions": args.n, "scale": args.scale, "pace": args.pace,
-        "is_quick": args.quick, "contestants": bench_contestants.paths(contestants),
+        **bench_measure.machine(), "huge_pages": huge_pages(), "repetitions": args.n,
+        "scale": args.scale, "pace": args.pace, "is_quick": args.quick, "contestants": bench_contestants.paths(contestants),
     }, "failures": [], "workloads": []}
     for number, workload in enumerate(workloads, 1):
       begin = time.monotonic()
