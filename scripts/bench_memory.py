@@ -96,16 +96,14 @@ def huge_pages():
   return "unknown"
 
 
-def report(args, result):
-  """Writes the files and prints the tables. The charts come last: they are the least."""
-  text = bench_memory_report.tables(result)
-  (args.out / "result.md").write_text(text, encoding="utf-8")
+def save(args, result):
+  """Writes the figures: after each workload, so that a run that is cut short has not been for
+  nothing."""
+  (args.out / "result.md").write_text(bench_memory_report.tables(result), encoding="utf-8")
   for path in filter(None, (args.out / "result.json", args.json)):
     with open(path, "w", encoding="utf-8") as file:
       json.dump(result, file)
       file.write("\n")
-  print(text, flush=True)
-  bench_memory_report.charts(result, args.out)
 
 
 def main():
@@ -131,8 +129,11 @@ def main():
       if workload.title:
         entry.update(title=workload.title, samples=samples)
       result["workloads"].append(entry)
+      save(args, result)
       print(f"  {time.monotonic() - begin:.1f} s", file=sys.stderr, flush=True)
-    report(args, result)
+    # The charts come last: they are the least.
+    print(bench_memory_report.tables(result), flush=True)
+    bench_memory_report.charts(result, args.out)
   except (BadInput, OSError, subprocess.SubprocessError) as problem:
     print(f"bench_memory.py: {problem}", file=sys.stderr)
     return 2

@@ -56,8 +56,8 @@ def summary(chosen):
               for title, values in chosen}
   pairings = {title: pairing for title, pairing in pairings.items() if pairing}
   behind = [f"{title} ({ratio:.2f})" for title, (_, ratio) in pairings.items() if ratio > NEAR]
-  return (f"{OURS} is best or within {NEAR - 1:.0%} of the best in {len(pairings) - len(behind)} of "
-          f"{len(pairings)}" + (f"; not in {', '.join(behind)}" if behind else "") + ".")
+  return (f"{OURS} is best or within {NEAR - 1:.0%} of the best in "
+          f"{len(pairings) - len(behind)} of {len(pairings)}" + (f"; not in {', '.join(behind)}" if behind else "") + ".")
 
 
 def tables(result):
@@ -81,8 +81,8 @@ def tables(result):
 
 
 def series(samples, end):
-  """Seconds, MiB resident, MiB live: a few hundred samples. Time 0 is when the program says that what
-  is to be seen begins. They end with the stage before `end`, in which it only clears up."""
+  """Seconds, MiB resident, MiB live: a few hundred samples. Time 0 is when the program says that
+  what is to be seen begins. They end before the stage `end`, in which it only clears up."""
   begin = next((seconds for seconds, _, _, stage in samples if stage > 0), 0)
   shown = [(seconds - begin, rss / MIB, live / MIB) for seconds, rss, live, stage in samples
            if seconds >= begin - LEAD_IN_S and (stage < end or end == 0)]

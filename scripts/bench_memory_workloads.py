@@ -28,9 +28,9 @@ class Workload:
 
   words: the program and its arguments; {programs} and {work} stand for folders, {rounds} for
   rounds, scaled. seconds: how long it is told to last. quick_scale: how much of its work the quick
-  benchmark does. figures: called with the Run, gives {name of a figure: number}. compared: those
-  of them of which the least is the best. is_paced: it follows the clock and leaves the processors idle, so that all contestants
-  run at the same time. title: what stands above its chart; it has one.
+  benchmark does. figures: called with the Run, gives {name of a figure: number}. compared: those of
+  which the least is the best. is_paced: it follows the clock and leaves the processors idle, so
+  that all contestants run at the same time. title: what stands above its chart, if it has one.
   """
   name: str
   words: tuple
@@ -113,6 +113,7 @@ def last(samples, part):
   return samples[-max(3, round(len(samples) * part)):]
 
 
+REPORTED = "live", "thread-cached", "central", "page-heap-free", "metadata"
 NIGHTS = 6
 AFTER_S = 1, 5, 30
 
@@ -159,11 +160,7 @@ def survivors_figures(run):
 
 def idle_figures(run):
   grown = run.stage(2)[-1].rss - run.stage(1)[-1].rss
-  figures = {"RSS for idle caches, MiB": grown / MIB}
-  if run.report:
-    figures["in thread caches, MiB"] = run.report["thread-cached"] / MIB
-    figures["metadata, MiB"] = run.report["metadata"] / MIB
-  return figures
+  return {"RSS for idle caches, MiB": grown / MIB}
 
 
 def hysteresis_figures(run):
@@ -248,8 +245,8 @@ MEMORY_CALLS = "madvise,munmap,mmap,mremap,mprotect,brk"
 
 
 def count_calls(words, contestant, path):
-  """How many system calls that map or return memory a program makes. By seccomp, so that others cost
-  nothing."""
+  """How many system calls that map or return memory a program makes. By seccomp, so that others
+  cost nothing."""
   # strace itself is not to run on the contestant.
   preload = [] if contestant.path is None else ["-E", f"LD_PRELOAD={contestant.path}"]
   words = ["strace", "-f", "-c", "--seccomp-bpf", "-o", path, "-e", f"trace={MEMORY_CALLS}",
@@ -404,6 +401,8 @@ def run(setup, workload, contestant):
   done, digest = (workload.run or run_watched)(setup, workload, contestant)
   figures = workload.figures(done)
   figures["in huge pages, MiB"] = done.most_huge / MIB
+  figures.update({f"{where}, MiB, by its own report": done.report[where] / MIB
+                  for where in REPORTED if done.report})
   return {"figures": figures, "digest": digest, "samples": done.samples}
 
 

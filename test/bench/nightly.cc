@@ -160,6 +160,10 @@ int main(int argc, char** argv) {
     }
     together.arrive_and_wait();
     watched.reach(2);
+    if (self == 0) {
+      watched.write_report();
+    }
+    together.arrive_and_wait();
     worker.finish();
     freed[self] = worker.freed();
   });

@@ -70,6 +70,7 @@ int main(int argc, char** argv) {
   watched.reach(2);
   bench::sleep_ms(kLookMs);
   watched.reach(3);
+  watched.write_report();
   std::uint64_t total = 0;
   for (std::size_t starter = 0; starter < starters; starter++) {
     for (bench::List& list : left[starter]) {
