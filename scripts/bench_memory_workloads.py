@@ -159,7 +159,7 @@ def survivors_figures(run):
 
 
 def idle_figures(run):
-  grown = run.stage(2)[-1].rss - run.stage(1)[-1].rss
+  grown = run.stage(3)[-1].rss - run.stage(1)[-1].rss
   return {"RSS for idle caches, MiB": grown / MIB}
 
 

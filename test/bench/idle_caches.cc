@@ -4,7 +4,7 @@
 //
 //   idle_caches [--threads=4000] [--objects=300 in each]
 //
-// Stages: 1 before the threads work, 2 when they all wait, 3 at the end.
+// Stages: 1 before the threads work, 2 while they do, 3 when they all wait, 4 at the end.
 #include <semaphore>
 
 #include <pthread.h>
@@ -83,13 +83,14 @@ int main(int argc, char** argv) {
   }
   shared.watched.reach(1);
   bench::sleep_ms(kLookMs);
+  shared.watched.reach(2);
   for (Thread& thread : threads) {
     thread.turn.release();
     shared.done.acquire();
   }
-  shared.watched.reach(2);
-  bench::sleep_ms(kLookMs);
   shared.watched.reach(3);
+  bench::sleep_ms(kLookMs);
+  shared.watched.reach(4);
   shared.watched.write_report();
   for (Thread& thread : threads) {
     thread.turn.release();
