@@ -6,6 +6,7 @@ import sys
 
 import bench_report
 from bench_contestants import OURS
+from bench_watch import END_STAGE
 
 MIB = 1 << 20
 NEAR = 1.03  # as good as the best
@@ -80,12 +81,12 @@ def tables(result):
   return "\n\n".join(parts) + "\n"
 
 
-def series(samples, end):
+def series(samples):
   """Seconds, MiB resident, MiB live: a few hundred samples. Time 0 is when the program says that
-  what is to be seen begins. They end before the stage `end`, in which it only clears up."""
+  what is to be seen begins; they end before it clears up."""
   begin = next((seconds for seconds, _, _, stage in samples if stage > 0), 0)
   shown = [(seconds - begin, rss / MIB, live / MIB) for seconds, rss, live, stage in samples
-           if seconds >= begin - LEAD_IN_S and (stage < end or end == 0)]
+           if seconds >= begin - LEAD_IN_S and stage < END_STAGE]
   return shown[::max(1, len(shown) // CHART_POINTS)]
 
 
@@ -105,10 +106,9 @@ def panel(number, name, points, is_last):
 
 def chart(workload, names, path):
   """An SVG: a panel for each contestant, all with the same axes."""
-  runs = {name: workload["samples"][name] for name in names if workload["samples"].get(name)}
-  end = max((samples[-1][3] for samples in runs.values()), default=0)
-  shown = {name: series(samples, end) for name, samples in runs.items()}
-  if not all(shown.values()) or not shown:
+  shown = {name: series(workload["samples"][name]) for name in names if name in workload["samples"]}
+  shown = {name: some for name, some in shown.items() if some}
+  if not shown:
     return
   points = [point for some in shown.values() for point in some]
   first, last = min(point[0] for point in points), max(point[0] for point in points)

@@ -9,6 +9,7 @@ from bench_measure import BadRun
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 INTERVAL_S = 0.05
+END_STAGE = 100  # Watched::kEnd: the program only clears up
 HUGE_INTERVAL_S = 1.0  # the kernel walks all pages for this one
 
 # What was seen at one moment: seconds since the start; bytes resident; the bytes that the program

@@ -4,7 +4,7 @@
 //
 //   idle_caches [--threads=4000] [--objects=300 in each]
 //
-// Stages: 1 before the threads work, 2 while they do, 3 when they all wait, 4 at the end.
+// Stages: 1 before the threads work, 2 while they do, 3 when they all wait.
 #include <semaphore>
 
 #include <pthread.h>
@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
   }
   shared.watched.reach(3);
   bench::sleep_ms(kLookMs);
-  shared.watched.reach(4);
+  shared.watched.reach(bench::Watched::kEnd);
   shared.watched.write_report();
   for (Thread& thread : threads) {
     thread.turn.release();

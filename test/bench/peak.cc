@@ -4,7 +4,7 @@
 //
 //   peak [--threads=8] [--peak=1024 MiB] [--keep=1000, 0: none] [--seconds=31 of the little work]
 //
-// Stages: 1 at the peak, 2 when all is freed, 3 at the end.
+// Stages: 1 at the peak, 2 when all is freed.
 #include <barrier>
 
 #include "watched.h"
@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
         }
         bench::sleep_ms(kPauseMs);
       }
-      watched.reach(3);
+      watched.reach(bench::Watched::kEnd);
     }
     together.arrive_and_wait();
     while (bench::Object* object = kept.pop()) {

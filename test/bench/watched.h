@@ -32,6 +32,8 @@ class Watched {
   }
 
   void add(std::int64_t bytes) { page_->live.fetch_add(bytes, std::memory_order_relaxed); }
+  // Each program counts its stages from 1; in the last one, kEnd, it only clears up.
+  static constexpr std::uint64_t kEnd = 100;
   void reach(std::uint64_t stage) { page_->stage.store(stage, std::memory_order_release); }
 
   // What the malloc says of itself, as the C library's malloc_info() would: it may say nothing.
