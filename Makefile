@@ -296,7 +296,8 @@ check: $(LIB)
 # --- Benchmark ------------------------------------------------------------------------------------
 
 # make bench BENCH=pattern runs some workloads, PEERS=name=path,… adds contestants, N=10 repeats more,
-# THREADS=1,2,4,8,16 sets the numbers of threads.
+# THREADS=1,2,4,8,16 sets the numbers of threads. make bench-memory DOCS=1 puts its tables and charts
+# into docs/memory.md.
 BENCH    ?=
 PEERS    ?=
 N        ?=
@@ -317,7 +318,7 @@ bench bench-quick: $(LIB) bench-programs
 bench-memory bench-memory-quick: $(LIB) bench-programs
 	@scripts/need.sh $(BENCH_PACKAGES) strace
 	@scripts/bench_memory.py $(BENCH_ARGS) --out $(BUILD)/$@ $(if $(N),-n '$(N)') \
-	  $(if $(findstring quick,$@),--quick)
+	  $(if $(findstring quick,$@),--quick) $(if $(DOCS),--document docs/memory.md)
 
 bench-instructions: $(LIB) bench-programs
 	@scripts/need.sh python3 binutils valgrind $(PEER_PACKAGES)

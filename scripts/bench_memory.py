@@ -25,7 +25,6 @@ from bench_contestants import BadInput
 from bench_measure import BadRun
 
 QUICK_PACE = 0.2
-REPETITIONS = 3
 
 
 def parse_arguments():
@@ -34,15 +33,15 @@ def parse_arguments():
   parser.add_argument("--out", required=True, type=pathlib.Path, metavar="DIR",
                       help="where result.json, result.md and the charts go")
   parser.add_argument("--quick", action="store_true",
-                      help=f"less work, --pace {QUICK_PACE}, once")
-  parser.add_argument("-n", type=int, metavar="N", help=f"repetitions; default {REPETITIONS}")
+                      help=f"less work, --pace {QUICK_PACE}")
+  parser.add_argument("-n", type=int, default=1, metavar="N", help="repetitions; default 1")
+  parser.add_argument("--document", type=pathlib.Path, metavar="FILE",
+                      help="a file of markdown to put the tables into, with the charts beside it")
   parser.add_argument("--scale", type=float, default=1.0, metavar="F",
                       help="so much of the work; default 1")
   parser.add_argument("--pace", type=float, metavar="F",
                       help="so much of the time, for workloads that follow the clock; default 1")
   args = parser.parse_args()
-  if args.n is None:
-    args.n = 1 if args.quick else REPETITIONS
   if args.pace is None:
     args.pace = QUICK_PACE if args.quick else 1.0
   if not 1 <= args.n <= 1000 or not all(0 < f <= 1000 for f in (args.scale, args.pace)):
@@ -134,6 +133,8 @@ def main():
     # The charts come last: they are the least.
     print(bench_memory_report.tables(result), flush=True)
     bench_memory_report.charts(result, args.out)
+    if args.document:
+      bench_memory_report.publish(result, args.out, args.document)
   except (BadInput, OSError, subprocess.SubprocessError) as problem:
     print(f"bench_memory.py: {problem}", file=sys.stderr)
     return 2

@@ -5,13 +5,14 @@ import subprocess
 import sys
 
 import bench_report
-from bench_contestants import OURS
+from bench_contestants import OURS, BadInput
 from bench_watch import END_STAGE
 
 MIB = 1 << 20
 NEAR = 1.03  # as good as the best
 CHART_POINTS = 300
 LEAD_IN_S = 2
+MARK = "<!-- measured: make bench-memory DOCS=1 writes what is between these lines -->"
 
 
 def against_best_other(medians):
@@ -134,3 +135,18 @@ def charts(result, folder):
   for workload in result["workloads"]:
     if "samples" in workload:
       chart(workload, list(result["machine"]["contestants"]), folder / f"{workload['name']}.svg")
+
+
+def publish(result, folder, document):
+  """Replaces what stands between two marks in a document, and the charts that it shows."""
+  text = document.read_text(encoding="utf-8")
+  parts = text.split(MARK)
+  if len(parts) != 3:
+    raise BadInput(f"{document}: not two lines {MARK}")
+  # The document's own headings stand one level higher.
+  tables_text = tables(result).replace("\n## ", "\n### ")
+  document.write_text(f"{parts[0]}{MARK}\n\n{tables_text}\n{MARK}{parts[2]}", encoding="utf-8")
+  for workload in result["workloads"]:
+    if "samples" in workload:
+      name = f"{workload['name']}.svg"
+      shutil.copyfile(folder / name, document.with_name(f"{document.stem}-{name}"))

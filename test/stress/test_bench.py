@@ -324,6 +324,23 @@ def test_memory_bench_writes_what_it_measured(run_script, tmp_path):
   assert all(word in chart for word in ("glibc", "minitc", "live", "RSS"))
 
 
+def test_memory_report_is_published(run_script, tmp_path):
+  document, mark = tmp_path / "doc.md", bench_memory_report.MARK
+  document.write_text(f"# Before\n{mark}\nold\n{mark}\nafter\n")
+  words = ["--out", tmp_path / "out", "--only", "^nightly$", "--scale", "0.02", "--pace", "0.01",
+           "--document", document]
+  outcome = run_script("bench_memory.py", *words)
+  assert outcome.status == 0, tail(outcome.err)
+  text = document.read_text()
+  assert text.startswith(f"# Before\n{mark}\n") and text.endswith(f"\n{mark}\nafter\n")
+  assert "old" not in text and "\n### What is compared" in text and "| nightly: RSS / live" in text
+  assert "minitc" in (tmp_path / "doc-nightly.svg").read_text()
+  document.write_text("# No place\n")
+  outcome = run_script("bench_memory.py", *words)
+  assert outcome.status == 2 and b"doc.md: not two lines" in outcome.err
+  assert document.read_text() == "# No place\n"
+
+
 def test_failing_contestant_of_memory_is_left_out(memory_setup, monkeypatch):
   """Of those that run at once, too."""
   def run(_setup, _workload, contestant):
