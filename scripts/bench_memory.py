@@ -67,12 +67,12 @@ def at_once(contestants, repetitions, run, failed):
 def measure(setup, workload, contestants, repetitions, failures):
   """Gives {contestant: [figures of each repetition]}, and {contestant: samples} of the first one. A
   contestant that fails is left out."""
-  digests = set()
+  digests = []
 
   def run(contestant):
     done = bench_memory_workloads.run(setup, workload, contestant)
-    digests.add(done["digest"])
-    if len(digests) > 1:
+    digests.append(done["digest"])
+    if done["digest"] != digests[0]:
       raise BadRun("the result is not the one of the runs before")
     return done
 
@@ -114,10 +114,13 @@ def main():
                                          args.out.resolve() / "work", args.scale, args.pace,
                                          args.quick)
     bench_memory_workloads.prepare(setup, workloads)
+    if args.document:
+      bench_memory_report.split(args.document)  # now rather than when all has been measured
     result = {"machine": {
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **bench_measure.machine(), "huge_pages": huge_pages(), "repetitions": args.n,
-        "scale": args.scale, "pace": args.pace, "is_quick": args.quick, "contestants": bench_contestants.paths(contestants),
+        "scale": args.scale, "pace": args.pace, "is_quick": args.quick,
+        "contestants": bench_contestants.paths(contestants),
     }, "failures": [], "workloads": []}
     for number, workload in enumerate(workloads, 1):
       begin = time.monotonic()

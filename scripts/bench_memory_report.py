@@ -59,7 +59,8 @@ def summary(chosen):
   pairings = {title: pairing for title, pairing in pairings.items() if pairing}
   behind = [f"{title} ({ratio:.2f})" for title, (_, ratio) in pairings.items() if ratio > NEAR]
   return (f"{OURS} is best or within {NEAR - 1:.0%} of the best in "
-          f"{len(pairings) - len(behind)} of {len(pairings)}" + (f"; not in {', '.join(behind)}" if behind else "") + ".")
+          f"{len(pairings) - len(behind)} of {len(pairings)}"
+          + (f"; not in {', '.join(behind)}" if behind else "") + ".")
 
 
 def tables(result):
@@ -137,15 +138,20 @@ def charts(result, folder):
       chart(workload, list(result["machine"]["contestants"]), folder / f"{workload['name']}.svg")
 
 
-def publish(result, folder, document):
-  """Replaces what stands between two marks in a document, and the charts that it shows."""
-  text = document.read_text(encoding="utf-8")
-  parts = text.split(MARK)
+def split(document):
+  """A document before, between and behind its two marks."""
+  parts = document.read_text(encoding="utf-8").split(MARK)
   if len(parts) != 3:
     raise BadInput(f"{document}: not two lines {MARK}")
+  return parts
+
+
+def publish(result, folder, document):
+  """Replaces what stands between two marks in a document, and the charts that it shows."""
+  before, _, behind = split(document)
   # The document's own headings stand one level higher.
   tables_text = tables(result).replace("\n## ", "\n### ")
-  document.write_text(f"{parts[0]}{MARK}\n\n{tables_text}\n{MARK}{parts[2]}", encoding="utf-8")
+  document.write_text(f"{before}{MARK}\n\n{tables_text}\n{MARK}{behind}", encoding="utf-8")
   for workload in result["workloads"]:
     if "samples" in workload:
       name = f"{workload['name']}.svg"

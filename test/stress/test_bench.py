@@ -337,7 +337,7 @@ def test_memory_report_is_published(run_script, tmp_path):
   assert "minitc" in (tmp_path / "doc-nightly.svg").read_text()
   document.write_text("# No place\n")
   outcome = run_script("bench_memory.py", *words)
-  assert outcome.status == 2 and b"doc.md: not two lines" in outcome.err
+  assert outcome.status == 2 and b"doc.md: not two lines" in outcome.err and outcome.out == b""
   assert document.read_text() == "# No place\n"
 
 
@@ -346,15 +346,16 @@ def test_failing_contestant_of_memory_is_left_out(memory_setup, monkeypatch):
   def run(_setup, _workload, contestant):
     if contestant.name == "b":
       raise BadRun("of its own accord")
-    return {"figures": {}, "digest": "same", "samples": []}
+    return {"figures": {}, "digest": contestant.name == "d", "samples": []}
 
   monkeypatch.setattr(bench_memory_workloads, "run", run)
   for workload in (w for w in MEMORY if w.name in ("nightly", "frees")):
     failures = []
     runs, _ = bench_memory.measure(memory_setup, workload,
-                                   [Contestant(name, None) for name in "abc"], 2, failures)
+                                   [Contestant(name, None) for name in "abdc"], 2, failures)
     assert {name: len(several) for name, several in runs.items()} == {"a": 2, "c": 2}
-    assert failures == [f"{workload.name} on b: of its own accord"]
+    assert failures == [f"{workload.name} on b: of its own accord",
+                        f"{workload.name} on d: the result is not the one of the runs before"]
 
 
 def test_memory_report_compares_with_the_best_other():
