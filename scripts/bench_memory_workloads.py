@@ -119,12 +119,12 @@ AFTER_S = 1, 5, 30
 
 
 def nightly_figures(run):
-  samples = run.stage(1)
   return {
-      "RSS / live at the end": ratio(last(samples, 0.02)),
-      "RSS / live over the last night": ratio(last(samples, 1 / NIGHTS)),
-      "peak RSS / peak live": run.peak / max(s.live for s in samples),
-      "rise of RSS - live over the last third, % of live": rise(last(samples, 1 / 3)),
+      "RSS / live at the end": ratio(run.stage(NIGHTS + 1)),
+      "RSS / live over the last night": ratio(run.stage(NIGHTS)),
+      "peak RSS / peak live": run.peak / max(s.live for s in run.samples),
+      "rise of RSS - live over the last third, % of live": rise(run.stage(NIGHTS - 1, NIGHTS)),
+      "behind the clock at the end, s": int(run.said["late_ms"]) / 1e3,
   }
 
 
