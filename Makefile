@@ -207,7 +207,7 @@ BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -fno-builtin -pthread
 BENCH_DIR   := $(BUILD)/test/bench
 BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc)) $(BENCH_DIR)/measure
 
-$(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h Makefile
+$(BENCH_DIR)/%: test/bench/%.cc $(wildcard test/bench/*.h) Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
 	$(Q)g++ -std=c++20 $(BENCH_FLAGS) $< -o $@
@@ -296,7 +296,8 @@ check: $(LIB)
 # --- Benchmark ------------------------------------------------------------------------------------
 
 # make bench BENCH=pattern runs some workloads, PEERS=name=path,… adds contestants, N=10 repeats more,
-# THREADS=1,2,4,8,16 sets the numbers of threads.
+# THREADS=1,2,4,8,16 sets the numbers of threads. make bench-memory DOCS=1 puts its tables and charts
+# into docs/memory.md.
 BENCH    ?=
 PEERS    ?=
 N        ?=
@@ -306,13 +307,18 @@ BENCH_PACKAGES := $(RUN_PACKAGES) $(PEER_PACKAGES) bc binutils gnuplot-nox perl 
                   redis-tools xz-utils
 BENCH_ARGS = --lib $(LIB) --programs $(BENCH_DIR) --only '$(BENCH)' --peers '$(PEERS)'
 
-.PHONY: bench bench-quick bench-instructions bench-programs
+.PHONY: bench bench-quick bench-instructions bench-memory bench-memory-quick bench-programs
 bench-programs: $(BENCHES)
 
 bench bench-quick: $(LIB) bench-programs
 	@scripts/need.sh $(BENCH_PACKAGES)
 	@scripts/bench.py $(BENCH_ARGS) --out $(BUILD)/$@ $(if $(N),-n '$(N)') \
 	  --threads '$(THREADS)' $(if $(findstring quick,$@),--quick)
+
+bench-memory bench-memory-quick: $(LIB) bench-programs
+	@scripts/need.sh $(BENCH_PACKAGES) strace
+	@scripts/bench_memory.py $(BENCH_ARGS) --out $(BUILD)/$@ $(if $(N),-n '$(N)') \
+	  $(if $(findstring quick,$@),--quick) $(if $(DOCS),--document docs/memory.md)
 
 bench-instructions: $(LIB) bench-programs
 	@scripts/need.sh python3 binutils valgrind $(PEER_PACKAGES)

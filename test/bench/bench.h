@@ -76,6 +76,9 @@ class Options {
     return 0;
   }
 
+  // A path, or null.
+  const char* text(const char* name) { return find(name); }
+
   // To be called when every option has been asked for: what is left over is a mistake.
   void finish() const {
     for (int i = 1; i < argc_; i++) {

@@ -12,9 +12,14 @@ from side_by_side import ROOT, environment, finish, start, tail, tool
 sys.path.insert(0, str(ROOT / "scripts"))
 import bench  # noqa: E402
 import bench_contestants  # noqa: E402
+import bench_memory  # noqa: E402
+import bench_memory_report  # noqa: E402
+import bench_memory_workloads  # noqa: E402
 import bench_report  # noqa: E402
 import bench_workloads  # noqa: E402
+import bench_watch  # noqa: E402
 from bench_contestants import Contestant  # noqa: E402
+from bench_watch import Sample  # noqa: E402
 from bench_workloads import BadRun, Workload  # noqa: E402
 
 PYTHON = "/usr/bin/python3"
@@ -153,6 +158,7 @@ def test_failing_contestant_is_named_and_left_out(run_script, tmp_path):
   assert b"failed" in outcome.out and b"## Failed runs" in outcome.out
 
 
+@pytest.mark.parametrize("script", ["bench.py", "bench_memory.py"])
 @pytest.mark.parametrize("words, reason", [
     (["--peers", "jemalloc"], "write name=path"),
     (["--peers", "glibc=/bin/true"], "a contestant of that name already"),
@@ -162,11 +168,12 @@ def test_failing_contestant_is_named_and_left_out(run_script, tmp_path):
     (["--only", "no-such-workload"], "no workload matches"),
     (["--only", "("], "not a regular expression"),
     (["-n", "0"], "-n must be"),
+    (["--scale", "-1"], "--scale"),
     (["--threads", "1,two"], "--threads"),
-    (["--programs", "/no/such/folder"], "/no/such/folder/pairs is missing"),
+    (["--programs", "/no/such/folder"], "is missing"),
 ])
-def test_bad_input_is_a_clear_error(run_script, tmp_path, words, reason):
-  outcome = run_script("bench.py", "--out", tmp_path / "out", *words)
+def test_bad_input_is_a_clear_error(run_script, tmp_path, script, words, reason):
+  outcome = run_script(script, "--out", tmp_path / "out", *words)
   err = outcome.err.decode()
   assert outcome.status == 2 and reason in err and "Traceback" not in err, err
   assert outcome.out == b""
@@ -222,3 +229,140 @@ def test_library_settings_do_not_leak_into_runs(monkeypatch, lib):
   env = bench_contestants.environment(Contestant("minitc", lib))
   assert env["LD_PRELOAD"] == lib
   assert not {"MINITC_CHECK_FREE", "MALLOC_ARENA_MAX", "MIMALLOC_VERBOSE"} & env.keys()
+
+
+# --- The benchmark of memory ---------------------------------------------------------------------
+
+MEMORY = bench_memory_workloads.WORKLOADS
+
+
+@pytest.fixture(name="memory_setup")
+def fixture_memory_setup(build, tmp_path):
+  return bench_memory_workloads.Setup(build / "bench", tmp_path, 0.01, 0.01, False)
+
+
+@pytest.mark.parametrize("workload", MEMORY, ids=lambda workload: workload.name)
+def test_memory_workload_runs(memory_setup, lib, workload):
+  bench_memory_workloads.prepare(memory_setup, [workload])
+  contestants = [Contestant("glibc", None), Contestant("minitc", lib)]
+  failures = []
+  runs, _ = bench_memory.measure(memory_setup, workload, contestants, 1, failures)
+  assert not failures
+  plain, ours = (runs[c.name][0]["figures"] for c in contestants)
+  assert plain.keys() <= ours.keys()
+  assert all("metadata" in name or "own report" in name for name in ours.keys() - plain.keys())
+  # The last of them is 30 s after the peak, which nobody waits for here.
+  assert set(workload.compared[:1]) <= plain.keys()
+
+
+def test_what_is_live_and_resident_is_true(memory_setup, lib):
+  """The program's objects are counted to the byte, and are there."""
+  frees = next(w for w in MEMORY if w.name == "frees-but-1-of-1000")
+  done, _ = bench_memory_workloads.run_watched(memory_setup, frees, Contestant("minitc", lib))
+  assert done.after(1, 0).live == 500_000 * 120 and done.after(2, 0).live == 500 * 120
+  assert 60_000_000 < done.after(1, 0.1).rss < 80_000_000
+  assert done.report == {}
+
+
+def test_report_of_ours_is_read(memory_setup, lib):
+  peak = next(w for w in MEMORY if w.name == "peak")
+  done, _ = bench_memory_workloads.run_watched(memory_setup, peak, Contestant("minitc", lib))
+  live = done.after(1, 0).live
+  assert live <= done.report["live"] <= 1.2 * live and done.report["metadata"] > 0
+
+
+def test_system_calls_are_counted(tmp_path):
+  """The program maps and unmaps 1,000 times."""
+  calls = "import mmap\nfor _ in range(1000): mmap.mmap(-1, 4096).close()"
+  count = bench_memory_workloads.count_calls([PYTHON, "-c", calls], Contestant("glibc", None),
+                                             tmp_path / "calls")
+  assert 2000 <= count < 2500
+
+
+def samples_of(*rows):
+  return [Sample(*row) for row in rows]
+
+
+def test_figures_of_memory():
+  # RSS - live rises by 10 in each second.
+  rising = samples_of(*((s, 200 + 10 * s + s % 2 * 50, 100 + s % 2 * 50, 1) for s in range(11)))
+  assert bench_memory_workloads.rise(rising) == pytest.approx(100 * 100 / (100 + 50 * 5 / 11))
+  run = bench_memory_workloads.Run(samples_of(
+      (0, 50, 0, 0), (1, 900, 800, 1), (2, 1000, 800, 1), (3, 400, 8, 2), (4, 300, 8, 2),
+      (8.5, 100, 8, 2), (34, 90, 8, 3)), 0, {}, {})
+  assert run.peak == 1000 and run.after(2, 0).rss == 400
+  assert run.after(2, 1).rss == 300 and run.after(2, 5).rss == 100
+  assert bench_memory_workloads.frees_figures(run)["RSS after the frees, % of the peak"] == 10
+  assert bench_memory_workloads.ratio(run.stage(1)) == 1900 / 1600
+  with pytest.raises(BadRun, match="too early"):
+    run.stage(4)
+
+
+def memory_result(figures, compared):
+  return {"failures": [], "workloads": [{
+      "name": "w", "is_probe": False, "compared": compared,
+      "runs": {name: [{"figures": {"RSS": value, "more": 7}} for value in values]
+               for name, values in figures.items()}}],
+          "machine": {"time": "now", "processor": "p", "processors": 2, "kernel": "k", "libc": "l",
+                      "huge_pages": "madvise", "repetitions": 3, "scale": 1, "pace": 1,
+                      "is_quick": False, "contestants": dict.fromkeys(figures)}}
+
+
+def test_memory_bench_writes_what_it_measured(run_script, tmp_path):
+  outcome = run_script("bench_memory.py", "--out", tmp_path, "--only", "^(nightly|survivors)$",
+                       "-n", "2", "--scale", "0.02", "--pace", "0.01", "--json", tmp_path / "copy")
+  out = outcome.out.decode()
+  assert outcome.status == 0, out + tail(outcome.err)
+  result = read(tmp_path)
+  assert result == json.loads((tmp_path / "copy").read_text()) and not result["failures"]
+  assert (tmp_path / "result.md").read_text() + "\n" == out
+  assert "| nightly: RSS / live at the end " in out and "| survivors: " in out
+  nightly, survivors = result["workloads"]
+  assert [len(runs) for runs in nightly["runs"].values()] == [2, 2]
+  assert "samples" in nightly and "samples" not in survivors
+  chart = (tmp_path / "nightly.svg").read_text()
+  assert all(word in chart for word in ("glibc", "minitc", "live", "RSS"))
+
+
+def test_memory_report_is_published(run_script, tmp_path):
+  document, mark = tmp_path / "doc.md", bench_memory_report.MARK
+  document.write_text(f"# Before\n{mark}\nold\n{mark}\nafter\n")
+  words = ["--out", tmp_path / "out", "--only", "^nightly$", "--scale", "0.02", "--pace", "0.01",
+           "--document", document]
+  outcome = run_script("bench_memory.py", *words)
+  assert outcome.status == 0, tail(outcome.err)
+  text = document.read_text()
+  assert text.startswith(f"# Before\n{mark}\n") and text.endswith(f"\n{mark}\nafter\n")
+  assert "old" not in text and "\n### What is compared" in text and "| nightly: RSS / live" in text
+  assert "minitc" in (tmp_path / "doc-nightly.svg").read_text()
+  document.write_text("# No place\n")
+  outcome = run_script("bench_memory.py", *words)
+  assert outcome.status == 2 and b"doc.md: not two lines" in outcome.err and outcome.out == b""
+  assert document.read_text() == "# No place\n"
+
+
+def test_failing_contestant_of_memory_is_left_out(memory_setup, monkeypatch):
+  """Of those that run at once, too."""
+  def run(_setup, _workload, contestant):
+    if contestant.name == "b":
+      raise BadRun("of its own accord")
+    return {"figures": {}, "digest": contestant.name == "d", "samples": []}
+
+  monkeypatch.setattr(bench_memory_workloads, "run", run)
+  for workload in (w for w in MEMORY if w.name in ("nightly", "frees")):
+    failures = []
+    runs, _ = bench_memory.measure(memory_setup, workload,
+                                   [Contestant(name, None) for name in "abdc"], 2, failures)
+    assert {name: len(several) for name, several in runs.items()} == {"a": 2, "c": 2}
+    assert failures == [f"{workload.name} on b: of its own accord",
+                        f"{workload.name} on d: the result is not the one of the runs before"]
+
+
+def test_memory_report_compares_with_the_best_other():
+  figures = {"glibc": [4, 2, 3], "jemalloc": [9, 9, 9], "minitc": [3.3, 3.3, 3.3]}
+  text = bench_memory_report.tables(memory_result(figures, ["RSS"]))
+  assert "| w: RSS | 3.00 (2.00-4.00) |     9.00 |   3.30 |          1.10 glibc |" in text
+  assert "minitc is best or within 3% of the best in 0 of 1; not in w: RSS (1.10)." in text
+  figures["minitc"] = [3.05]
+  text = bench_memory_report.tables(memory_result(figures, ["RSS"]))
+  assert "in 1 of 1." in text
