@@ -25,7 +25,7 @@ LAYERS = [
     "central_cache page_return page_take",
     "thread_cache",
     "heap",
-    "stats fork",
+    "stats fork region_pool",
 ]
 
 # Types and templates that compile to nothing, and the kernel and libc calls that do not allocate.
