@@ -117,12 +117,12 @@ void bad_alloc() {
   CHECK(throws_bad_alloc([&] { (void)memory.allocate(SIZE_MAX, 1); }));
   CHECK(throws_bad_alloc([&] { (void)memory.allocate(std::size_t{1} << 50, 64); }));
   CHECK(throws_bad_alloc([] { PoolResource too_large(SIZE_MAX); }));
-  limit_address_space(std::size_t{512} << 20);
+  limit_address_space(std::size_t{128} << 20);
   std::pmr::vector<std::pmr::string> words(&memory);
   CHECK(throws_bad_alloc([&] {
     while (true) words.emplace_back(1000, 'x');
   }));
-  CHECK(words.size() > 100000 && words.back() == std::string(1000, 'x').c_str());
+  CHECK(words.size() > 50000 && words.back() == std::string(1000, 'x').c_str());
   words = std::pmr::vector<std::pmr::string>(&memory);
   memory.reset();
   for (int i = 0; i < 10000; i++) (void)memory.allocate(1000);

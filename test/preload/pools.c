@@ -227,7 +227,7 @@ static void stats_of_other_lengths(void) {
 
 static void no_address_space(void) {
   size_t live = mallinfo2().uordblks;
-  limit_address_space((size_t)512 << 20);
+  limit_address_space((size_t)128 << 20);
   minitc_pool_t* pool = minitc_pool_create(0);
   for (int round = 0; round < 3; round++) {
     static const size_t sizes[] = {100, 4000, 20000, 1000000};
@@ -236,7 +236,7 @@ static void no_address_space(void) {
       for (void* block; (block = minitc_pool_alloc(pool, sizes[i])) != NULL; count++) {
         fill(block, sizes[i] < 100 ? sizes[i] : 100, 1);
       }
-      CHECK(errno == ENOMEM && (i != 0 || count * sizes[i] > 200 << 20));
+      CHECK(errno == ENOMEM && (i != 0 || count * sizes[i] > 60 << 20));
       if (i != 3) continue;
       CHECK(minitc_pool_calloc(pool, 1, 100) == NULL ||
             minitc_pool_calloc(pool, 5000, 100) == NULL);
