@@ -210,7 +210,7 @@ BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -fno-builtin -pthread
 BENCH_DIR   := $(BUILD)/test/bench
 BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc)) $(BENCH_DIR)/measure
 
-$(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h Makefile
+$(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h preload/minitc.h Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
 	$(Q)g++ -std=c++20 $(BENCH_FLAGS) $< -o $@
@@ -309,7 +309,7 @@ BENCH_PACKAGES := $(RUN_PACKAGES) $(PEER_PACKAGES) bc binutils gnuplot-nox perl 
                   redis-tools xz-utils
 BENCH_ARGS = --lib $(LIB) --programs $(BENCH_DIR) --only '$(BENCH)' --peers '$(PEERS)'
 
-.PHONY: bench bench-quick bench-instructions bench-programs
+.PHONY: bench bench-quick bench-instructions bench-pool bench-programs
 bench-programs: $(BENCHES)
 
 bench bench-quick: $(LIB) bench-programs
@@ -321,6 +321,12 @@ bench-instructions: $(LIB) bench-programs
 	@scripts/need.sh python3 binutils valgrind $(PEER_PACKAGES)
 	@mkdir -p $(BUILD)/$@
 	@scripts/bench_instructions.py $(BENCH_ARGS) --json $(BUILD)/$@/result.json
+
+bench-pool: $(LIB) bench-programs
+	@scripts/need.sh python3 binutils valgrind $(PEER_PACKAGES)
+	@mkdir -p $(BUILD)/$@
+	@scripts/bench_pool.py $(BENCH_ARGS) --work $(BUILD)/$@ --json $(BUILD)/$@/result.json \
+	  $(if $(N),-n '$(N)')
 
 # --- Install -------------------------------------------------------------------------------------
 

@@ -52,7 +52,8 @@ void minitc_pool_reset(minitc_pool_t* pool);
 /* A block of `bytes`. */
 void* minitc_pool_alloc(minitc_pool_t* pool, size_t bytes) __attribute__((malloc, alloc_size(2)));
 
-/* The same, compiled into the program as far as it is short. */
+/* The same, compiled into the program as far as it is short. What it may cut from is the library's
+ * to say: in a debug build, and under AddressSanitizer, every block is the library's to give. */
 static inline void* minitc_pool_take(minitc_pool_t* pool, size_t bytes) {
   const size_t last = (bytes - 1) | 15; /* 0 wraps, and is left to the library */
   char* const block = pool == NULL ? NULL : pool->cursor;
