@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -43,6 +44,12 @@ extern constinit ThreadCache g_cache_gone;
 inline ThreadCache* current_cache() {
   return t_cache == &g_no_cache || t_cache == &g_cache_gone ? nullptr : t_cache;
 }
+
+// What region pools hold, as they tell it: see RegionPool::count().
+struct PoolTotals {
+  std::atomic<std::size_t> pools{0};
+  std::atomic<std::size_t> bytes{0};
+};
 
 class Heap {
  public:
@@ -134,6 +141,8 @@ class Heap {
   // Dies if the list of caches is broken; how many there are.
   std::size_t check_locked() const MINITC_REQUIRES(threads_lock_);
 
+  PoolTotals& pool_totals() { return pool_totals_; }
+
  private:
   friend class ForkHold;
   friend struct Snapshot;
@@ -173,6 +182,7 @@ class Heap {
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
   ThreadCache* next_look_ MINITC_GUARDED_BY(threads_lock_) = nullptr;  // null: at the first
   BadPointers bad_;
+  PoolTotals pool_totals_;
 };
 
 extern constinit Heap g_heap;

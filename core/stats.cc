@@ -39,6 +39,8 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
   out.mapped = out.live + out.thread_cached + out.central + out.page_heap_free + out.returned;
   out.metadata = heap.arena_.reserved_bytes() + heap.map_.reserved_bytes();
   out.free_runs_returned = pages.returned_calls;
+  out.pools = heap.pool_totals_.pools.load(std::memory_order_relaxed);
+  out.pool_bytes = heap.pool_totals_.bytes.load(std::memory_order_relaxed);
 }
 
 void report_text(const Snapshot& s, LineSink sink, void* context) {
@@ -66,6 +68,10 @@ void report_text(const Snapshot& s, LineSink sink, void* context) {
               << " bytes, " << s.threads << " threads with a cache, " << s.free_runs_returned
               << " free runs returned\n",
        context);
+  if (s.pools != 0) {
+    sink(Text() << "libminitc: " << s.pools << " region pools of " << s.pool_bytes << " bytes\n",
+         context);
+  }
   sink(Text() << "libminitc:    size class     spans      live  thread-cached   central   "
                  "live bytes\n",
        context);
@@ -96,6 +102,8 @@ void report_xml(const Snapshot& s, LineSink sink, void* context) {
   }
   sink(Text() << "</sizes>\n<large count=\"" << s.large_count << "\" bytes=\"" << s.large_bytes
               << "\"/>\n",
+       context);
+  sink(Text() << "<pools count=\"" << s.pools << "\" bytes=\"" << s.pool_bytes << "\"/>\n",
        context);
   const struct {
     const char* type;

@@ -31,6 +31,8 @@ struct Snapshot {
   std::size_t large_count;
   std::size_t free_runs_returned;  // how many runs were returned to the OS so far
   std::size_t threads;             // that have a cache
+  std::size_t pools;               // region pools
+  std::size_t pool_bytes;          // the part of live that pools had at their fullest of late
   ClassStats classes[kNumClasses];
 
   static void take(Heap& heap, Snapshot& out);

@@ -142,6 +142,8 @@ std::unique_ptr<Snapshot> made_up() {
   s->large_count = 21;
   s->free_runs_returned = 31;
   s->threads = 4;
+  s->pools = 5;
+  s->pool_bytes = 678901;
   s->classes[class_of(8)] = {.spans = 1, .live = 2, .thread_cached = 3, .central = 4};
   s->classes[class_of(48)] = {.spans = 50, .live = 601, .thread_cached = 70, .central = 80};
   s->classes[kNumClasses - 1] = {.spans = 9, .live = 0, .thread_cached = 0, .central = 9};
@@ -163,10 +165,17 @@ TEST_CASE("stats: the report for people reads like this") {
       "libminitc: peak                     7890123  most that was live, thread-cached or central\n"
       "libminitc: 21 large objects of 890123 bytes, 4 threads with a cache, 31 free runs "
       "returned\n"
+      "libminitc: 5 region pools of 678901 bytes\n"
       "libminitc:    size class     spans      live  thread-cached   central   live bytes\n"
       "libminitc:             8         1         2              3         4           16\n"
       "libminitc:            48        50       601             70        80        28848\n"
       "libminitc:        262144         9         0              0         9            0\n");
+}
+
+TEST_CASE("stats: where there are no region pools the report says nothing of them") {
+  const auto s = made_up();
+  s->pools = 0;
+  CHECK(printed(*s, report_text).find("pools") == std::string::npos);
 }
 
 TEST_CASE("stats: the report for programs reads like this") {
@@ -178,6 +187,7 @@ TEST_CASE("stats: the report for programs reads like this") {
         "<size bytes=\"262144\" spans=\"9\" live=\"0\" thread-cached=\"0\" central=\"9\"/>\n"
         "</sizes>\n"
         "<large count=\"21\" bytes=\"890123\"/>\n"
+        "<pools count=\"5\" bytes=\"678901\"/>\n"
         "<system type=\"live\" size=\"1234567\"/>\n"
         "<system type=\"thread-cached\" size=\"23456\"/>\n"
         "<system type=\"central\" size=\"34567\"/>\n"
@@ -243,7 +253,7 @@ TEST_CASE("stats: the XML is well-formed whatever the numbers are") {
   for (std::size_t* const field :
        {&full->live, &full->thread_cached, &full->central, &full->page_heap_free, &full->returned,
         &full->metadata, &full->peak, &full->mapped, &full->large_bytes, &full->large_count,
-        &full->free_runs_returned, &full->threads}) {
+        &full->free_runs_returned, &full->threads, &full->pools, &full->pool_bytes}) {
     *field = SIZE_MAX;
   }
   for (ClassStats& c : full->classes) c = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
@@ -253,7 +263,7 @@ TEST_CASE("stats: the XML is well-formed whatever the numbers are") {
     REQUIRE(text.compare(start, 11, "libminitc: ") == 0);
   }
   CHECK(text.back() == '\n');
-  CHECK(std::count(text.begin(), text.end(), '\n') == 11 + static_cast<int>(kNumClasses) - 1);
+  CHECK(std::count(text.begin(), text.end(), '\n') == 12 + static_cast<int>(kNumClasses) - 1);
 }
 
 TEST_CASE("stats: a report is made of whole lines") {
