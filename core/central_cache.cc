@@ -38,6 +38,7 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
     std::size_t spans;
     {
       const LockGuard guard(lock_, *this);
+      const std::size_t left_before = left;
       if (first) {
         from_store = std::min(count, stored_);
         stored_ -= from_store;
@@ -53,6 +54,7 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
         if (span == nullptr) break;
         left -= carve_locked(span, out + from_store, left);
       }
+      refilled_ += left_before - left;
       spans = spans_;
     }
     if (left == 0) break;
@@ -123,7 +125,8 @@ CentralStats CentralCache::stats() {
   return {.spans = spans_,
           .objects = spans_ * size_class().objects,
           .free = free_objects_,
-          .stored = stored_};
+          .stored = stored_,
+          .refilled = refilled_};
 }
 
 // The small span of this class that `ptr` is in, or null.

@@ -36,9 +36,10 @@ namespace MINITC_HIDDEN minitc {
 // Of one class, in objects but for `spans`, taken at one moment.
 struct CentralStats {
   std::size_t spans;
-  std::size_t objects;  // in all spans
-  std::size_t free;     // in spans
-  std::size_t stored;   // in the store
+  std::size_t objects;   // in all spans
+  std::size_t free;      // in spans
+  std::size_t stored;    // in the store
+  std::size_t refilled;  // taken from here so far, also by the parent before a fork
 };
 
 class alignas(64) CentralCache {
@@ -131,6 +132,7 @@ class alignas(64) CentralCache {
   SpanList fresh_ MINITC_GUARDED_BY(lock_);              // came with others, not carved yet
   std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;
+  std::size_t refilled_ MINITC_GUARDED_BY(lock_) = 0;
 };
 
 }  // namespace minitc

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "core/config.h"
+
 namespace minitc {
 namespace {
 
@@ -23,6 +25,11 @@ const OptionRow kOptionRows[kOptionCount] = {
      "after the message about a bad pointer: abort, or ignore the call and go on", kOnBadFree},
     {"MINITC_KEEP_DEEPBIND", &Options::keep_deepbind, 0, 1, false,
      "dlopen heeds RTLD_DEEPBIND: plugins may then use libc's malloc"},
+    {"MINITC_STATS_INTERVAL", &Options::stats_interval, 1, 86'400'000, false,
+     "milliseconds between two lines of MINITC_STATS_FILE, at least"},
+    {"MINITC_STATS_FILE", nullptr, 1, kMaxStatsPath, false,
+     "append lines of JSON to this file; %p stands for the process id", nullptr,
+     &Options::stats_file},
 };
 
 namespace {
@@ -56,6 +63,14 @@ bool parse_word(const char* s, const OptionRow& row, std::size_t& value) {
   return false;
 }
 
+// Sets the path that `s` is, or says why it is none.
+const char* refuse_path(const char* s, const OptionRow& row, Options& options) {
+  if (*s != '/') return ": not an absolute path, ignored";
+  if (strlen(s) > row.max) return ": too long a path, ignored";
+  options.*row.path = s;
+  return nullptr;
+}
+
 void parse_one(const char* variable, Options& options, void (*complain)(const Text&)) {
   const char* const equals = strchr(variable, '=');
   if (equals == nullptr) return;
@@ -66,7 +81,11 @@ void parse_one(const char* variable, Options& options, void (*complain)(const Te
     std::size_t value;
     text << variable;
     const bool is_word = row.words != nullptr;
-    if (is_word && !parse_word(equals + 1, row, value)) {
+    if (row.path != nullptr) {
+      const char* const refusal = refuse_path(equals + 1, row, options);
+      if (refusal == nullptr) return;
+      text = Text() << row.name << refusal;
+    } else if (is_word && !parse_word(equals + 1, row, value)) {
       text << ": not one of " << row.words[0];
       for (std::size_t i = 1; i <= row.max; ++i) text << '|' << row.words[i];
       text << ", ignored";
@@ -98,8 +117,12 @@ void parse_options(const char* const* environment, Options& options,
 
 void describe_options(const Options& options, Text& text) {
   for (const OptionRow& row : kOptionRows) {
-    const std::size_t value = options.*row.field;
     text << ' ' << row.name << '=';
+    if (row.path != nullptr) {
+      if (options.*row.path != nullptr) text << options.*row.path;
+      continue;
+    }
+    const std::size_t value = options.*row.field;
     row.words == nullptr ? text << value : text << row.words[value];
   }
 }

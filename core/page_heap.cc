@@ -63,6 +63,8 @@ Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
     put_in_use_locked(span, SpanState::kLarge);
     stats_.large += span->length;
     ++stats_.large_count;
+    ++stats_.large_acquired;
+    stats_.large_acquired_pages += span->length;
     return true;
   });
   return span;

@@ -36,6 +36,8 @@ struct PageHeapStats {
   PageCount peak;      // largest in_use so far
   std::size_t large_count;
   std::size_t returned_calls;  // runs given back to the OS so far
+  std::size_t large_acquired;  // large spans so far
+  PageCount large_acquired_pages;
 };
 
 class PageHeap {

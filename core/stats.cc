@@ -19,6 +19,7 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
     ClassStats& stats = out.classes[cls];
     stats.spans = central.spans;
     stats.central = central.free + central.stored;
+    stats.refilled = central.refilled;
     const std::size_t away = central.objects - stats.central;
     // Objects may have come home since the caches were counted.
     if (stats.thread_cached > away) stats.thread_cached = away;
@@ -39,6 +40,8 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
   out.mapped = out.live + out.thread_cached + out.central + out.page_heap_free + out.returned;
   out.metadata = heap.arena_.reserved_bytes() + heap.map_.reserved_bytes();
   out.free_runs_returned = pages.returned_calls;
+  out.large_acquired = pages.large_acquired;
+  out.large_acquired_bytes = pages.large_acquired_pages.bytes();
 }
 
 void report_text(const Snapshot& s, LineSink sink, void* context) {
@@ -82,6 +85,41 @@ void report_text(const Snapshot& s, LineSink sink, void* context) {
              << '\n',
          context);
   }
+}
+
+void report_json(const Snapshot& s, LineSink sink, void* context) {
+  const struct {
+    const char* name;
+    std::size_t value;
+  } rows[] = {{"live", s.live},
+              {"thread_cached", s.thread_cached},
+              {"central", s.central},
+              {"page_heap_free", s.page_heap_free},
+              {"returned", s.returned},
+              {"mapped", s.mapped},
+              {"metadata", s.metadata},
+              {"peak", s.peak},
+              {"large_bytes", s.large_bytes},
+              {"large_count", s.large_count},
+              {"large_acquired", s.large_acquired},
+              {"large_acquired_bytes", s.large_acquired_bytes},
+              {"free_runs_returned", s.free_runs_returned},
+              {"threads", s.threads}};
+  for (const auto& row : rows) {
+    sink(Text() << '"' << row.name << "\":" << row.value << ',', context);
+  }
+  sink(Text() << "\"classes\":[", context);
+  const char* comma = "";
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const ClassStats& c = s.classes[cls];
+    if (c.spans == 0 && c.refilled == 0) continue;
+    sink(Text() << comma << "{\"bytes\":" << kSizeClasses[cls].bytes << ",\"spans\":" << c.spans
+                << ",\"live\":" << c.live << ",\"thread_cached\":" << c.thread_cached
+                << ",\"central\":" << c.central << ",\"refilled\":" << c.refilled << '}',
+         context);
+    comma = ",";
+  }
+  sink(Text() << "]}", context);
 }
 
 void report_xml(const Snapshot& s, LineSink sink, void* context) {

@@ -14,6 +14,9 @@ struct ClassStats {
   std::size_t live;           // with the program
   std::size_t thread_cached;  // in thread caches, approximately
   std::size_t central;        // in spans and in the store
+  // That left the central tier so far, also in the parent before a fork. What a thread frees and
+  // allocates again out of its cache is not counted.
+  std::size_t refilled;
 };
 
 // In bytes unless said otherwise. mapped = live + thread_cached + central + page_heap_free +
@@ -29,8 +32,10 @@ struct Snapshot {
   std::size_t mapped;
   std::size_t large_bytes;  // the part of live that is large objects
   std::size_t large_count;
-  std::size_t free_runs_returned;  // how many runs were returned to the OS so far
-  std::size_t threads;             // that have a cache
+  std::size_t free_runs_returned;    // how many runs were returned to the OS so far
+  std::size_t large_acquired;        // large objects allocated so far
+  std::size_t large_acquired_bytes;  // their sizes when they were
+  std::size_t threads;               // that have a cache
   ClassStats classes[kNumClasses];
 
   static void take(Heap& heap, Snapshot& out);
@@ -41,6 +46,8 @@ using LineSink = void (*)(const Text& line, void* context);
 
 // The report for people, as MINITC_STATS=1 and malloc_stats() print it.
 void report_text(const Snapshot& snapshot, LineSink sink, void* context);
+// One line of JSON, without the first brace and the newline, as MINITC_STATS_FILE has it.
+void report_json(const Snapshot& snapshot, LineSink sink, void* context);
 // The XML of malloc_info().
 void report_xml(const Snapshot& snapshot, LineSink sink, void* context);
 

@@ -9,6 +9,7 @@
 #include "core/options.h"
 #include "core/os.h"
 #include "core/stats.h"
+#include "core/stats_file.h"
 #include "preload/interface.h"
 #include "preload/minitc.h"
 
@@ -48,6 +49,7 @@ void after_fork_in_parent() {
 
 void after_fork_in_child() {
   ForkHold::child(g_heap);
+  g_stats_file.after_fork_in_child();
   if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
 }
 
@@ -82,6 +84,7 @@ bool start_heap() {
   mute_if_stderr_is_closed();
   if (getauxval(AT_SECURE) == 0) parse_options(environ, g_options, say);
   g_heap.init(kernel_os(), g_options);
+  g_stats_file.init(g_options);
   g_stage.store(Stage::kReady, std::memory_order_release);
   g_heap.open();
 
@@ -105,6 +108,7 @@ namespace {
 }
 
 [[gnu::destructor]] void report_at_end() {
+  g_stats_file.write(g_heap, "exit");
   if (g_options.stats == 0) return;
   Snapshot snapshot;
   Snapshot::take(g_heap, snapshot);
@@ -116,3 +120,7 @@ namespace {
 }  // namespace minitc
 
 const char* minitc_version(void) { return MINITC_VERSION; }
+
+int minitc_stats_write(void) {
+  return minitc::heap_is_usable() && minitc::g_stats_file.write(minitc::g_heap, "call") ? 1 : 0;
+}

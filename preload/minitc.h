@@ -16,6 +16,10 @@ extern "C" {
 /* The version of the library that is loaded, as "MAJOR.MINOR.PATCH"; static storage, never null. */
 __attribute__((visibility("default"))) const char* minitc_version(void);
 
+/* Appends a line to the file that MINITC_STATS_FILE names. 1 if that was done; 0 if there is no
+ * such file, it cannot be written, or another thread is writing a line. */
+__attribute__((visibility("default"))) int minitc_stats_write(void);
+
 #ifdef __cplusplus
 }
 #endif

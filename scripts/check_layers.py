@@ -26,6 +26,7 @@ LAYERS = [
     "thread_cache",
     "heap",
     "stats fork",
+    "stats_file",
 ]
 
 # Types and templates that compile to nothing, and the kernel and libc calls that do not allocate.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/stats_file.h"
 #include "test/unit/support.h"
 
 TEST_THREAD_SANITIZER_OPTIONS()
@@ -40,6 +41,28 @@ bool adds_up(const Snapshot& s) {
   }
   return s.live == live && s.thread_cached == cached && s.central == central &&
          s.mapped == s.live + s.thread_cached + s.central + s.page_heap_free + s.returned;
+}
+
+TEST_CASE("stats: what left the central tier is counted by class") {
+  const FakeOs fake;
+  Options options;
+  options.check_free = 1;  // no thread caches: each call is one of the central tier
+  const TestHeap heap(fake.os(), options);
+  std::vector<void*> objects;
+  for (int i = 0; i < 1000; ++i) objects.push_back(heap->allocate(100));
+  for (int i = 0; i < 600; ++i) heap->deallocate(objects[static_cast<std::size_t>(i)]);
+  void* const large = heap->allocate(1 << 20);
+  heap->deallocate(large);
+  Snapshot s;
+  Snapshot::take(*heap, s);
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const bool used = cls == class_of(100);
+    CHECK(s.classes[cls].refilled == (used ? 1000 : 0));
+  }
+  CHECK(s.large_count == 0);
+  CHECK(s.large_acquired == 1);
+  CHECK(s.large_acquired_bytes == 1 << 20);
+  CHECK(s.classes[class_of(100)].live == 400);
 }
 
 TEST_CASE("stats: an unused heap has nothing") {
@@ -127,6 +150,9 @@ TEST_CASE("stats: the sums are exact after any mixture of operations") {
   CHECK(wrong == 0);
 }
 
+// What StatsFile puts in front of the line of JSON, at most.
+constexpr std::size_t kHeadBytes = 400;
+
 // Each number different, so that none can stand for another.
 std::unique_ptr<Snapshot> made_up() {
   auto s = std::make_unique<Snapshot>();
@@ -140,11 +166,16 @@ std::unique_ptr<Snapshot> made_up() {
   s->mapped = 1906158;
   s->large_bytes = 890123;
   s->large_count = 21;
+  s->large_acquired = 22;
+  s->large_acquired_bytes = 990123;
   s->free_runs_returned = 31;
   s->threads = 4;
-  s->classes[class_of(8)] = {.spans = 1, .live = 2, .thread_cached = 3, .central = 4};
-  s->classes[class_of(48)] = {.spans = 50, .live = 601, .thread_cached = 70, .central = 80};
-  s->classes[kNumClasses - 1] = {.spans = 9, .live = 0, .thread_cached = 0, .central = 9};
+  s->classes[class_of(8)] = {
+      .spans = 1, .live = 2, .thread_cached = 3, .central = 4, .refilled = 5};
+  s->classes[class_of(48)] = {
+      .spans = 50, .live = 601, .thread_cached = 70, .central = 80, .refilled = 900};
+  s->classes[kNumClasses - 1] = {
+      .spans = 9, .live = 0, .thread_cached = 0, .central = 9, .refilled = 9};
   return s;
 }
 
@@ -187,6 +218,22 @@ TEST_CASE("stats: the report for programs reads like this") {
         "<system type=\"metadata\" size=\"67891\"/>\n"
         "<system type=\"peak\" size=\"7890123\"/>\n"
         "</malloc>\n");
+}
+
+TEST_CASE("stats: the line of JSON reads like this") {
+  CHECK(printed(*made_up(), report_json) ==
+        "\"live\":1234567,\"thread_cached\":23456,\"central\":34567,\"page_heap_free\":45678,"
+        "\"returned\":567890,\"mapped\":1906158,\"metadata\":67891,\"peak\":7890123,"
+        "\"large_bytes\":890123,\"large_count\":21,\"large_acquired\":22,"
+        "\"large_acquired_bytes\":990123,\"free_runs_returned\":31,\"threads\":4,\"classes\":["
+        "{\"bytes\":8,\"spans\":1,\"live\":2,\"thread_cached\":3,\"central\":4,\"refilled\":5},"
+        "{\"bytes\":48,\"spans\":50,\"live\":601,\"thread_cached\":70,\"central\":80,"
+        "\"refilled\":900},"
+        "{\"bytes\":262144,\"spans\":9,\"live\":0,\"thread_cached\":0,\"central\":9,"
+        "\"refilled\":9}]}");
+  Snapshot gone = {};
+  gone.classes[1].refilled = 3;  // a class that was used once
+  CHECK(printed(gone, report_json).find("\"refilled\":3}]}") != std::string::npos);
 }
 
 // Tags open and close in order, names and attributes are as XML wants them.
@@ -243,11 +290,13 @@ TEST_CASE("stats: the XML is well-formed whatever the numbers are") {
   for (std::size_t* const field :
        {&full->live, &full->thread_cached, &full->central, &full->page_heap_free, &full->returned,
         &full->metadata, &full->peak, &full->mapped, &full->large_bytes, &full->large_count,
-        &full->free_runs_returned, &full->threads}) {
+        &full->free_runs_returned, &full->threads, &full->large_acquired,
+        &full->large_acquired_bytes}) {
     *field = SIZE_MAX;
   }
-  for (ClassStats& c : full->classes) c = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
+  for (ClassStats& c : full->classes) c = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
   CHECK(is_well_formed(printed(*full, report_xml)));
+  CHECK(printed(*full, report_json).size() + kHeadBytes <= StatsFile::kLineBytes);
   const std::string text = printed(*full, report_text);
   for (std::size_t start = 0; start < text.size(); start = text.find('\n', start) + 1) {
     REQUIRE(text.compare(start, 11, "libminitc: ") == 0);

@@ -1,0 +1,64 @@
+// MINITC_STATS_FILE: lines of JSON for programs that watch this one, written by the threads that
+// allocate. The file is opened for each line: a program may close all files, and one of its own may
+// get the number.
+//
+// Thread safety: all methods by any thread. Who finds another thread at work on a line goes on.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+
+#include "core/base.h"
+#include "core/config.h"
+#include "core/heap.h"
+#include "core/options.h"
+#include "core/stats.h"
+
+namespace MINITC_HIDDEN minitc {
+
+class StatsFile {
+ public:
+  // The longest line: all numbers of 20 digits, and for each class names of 100 bytes.
+  static constexpr std::size_t kLineBytes = 2048 + kNumClasses * (6 * 20 + 100);
+
+  constexpr StatsFile() = default;
+  void init(const Options& options);
+
+  // Writes a line if it is time. Outside all critical sections.
+  void tick(Heap& heap) {
+    if (is_on_) [[unlikely]]
+      tick_slow(heap);
+  }
+  // Writes a line; `event` says why. False if there is no file, if it cannot be written, or if
+  // another thread is at work on a line.
+  bool write(Heap& heap, const char* event);
+  // A thread that is not in the child may have been at work.
+  void after_fork_in_child() { is_busy_.store(false, std::memory_order_relaxed); }
+
+ private:
+  // %p becomes a number of at most 8 digits: 2^22 is the kernel's largest.
+  static constexpr std::size_t kPathBytes = 4 * kMaxStatsPath + 1;
+
+  MINITC_COLD void tick_slow(Heap& heap);
+  void append(const char* data, std::size_t bytes);
+  const char* expand_path(std::size_t pid);
+
+  // Constant after init. All is zero before, so that it takes no memory until it is used.
+  bool is_on_ = false;
+  std::size_t interval_ms_ = 0;
+  std::size_t thread_cache_total_ = 0;
+  std::size_t free_bound_ = 0;
+  char pattern_[kMaxStatsPath + 1] = {};
+
+  std::atomic<std::uint32_t> ticks_{0};
+  std::atomic<std::size_t> due_ms_{0};
+  std::atomic<bool> is_busy_{false};  // who sets it has what follows
+  Snapshot snapshot_ = {};
+  char path_[kPathBytes] = {};
+  std::size_t length_ = 0;
+  char line_[kLineBytes] = {};
+};
+
+extern constinit StatsFile g_stats_file;
+
+}  // namespace minitc
