@@ -20,17 +20,9 @@ void tag(void*& ptr, std::uintptr_t bit) {
 
 }  // namespace
 
-void CentralCache::init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap,
-                        BadPointers& bad) {
-  cls_ = cls;
-  arena_ = &arena;
-  map_ = &map;
-  heap_ = &heap;
-  bad_ = &bad;
-}
-
 // `out` is filled from its end, so that who pops from there gets rising addresses.
-std::size_t CentralCache::refill(void** out, std::size_t count) {
+std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** out,
+                                 std::size_t count) {
   std::size_t from_store = 0;
   std::size_t left = count;
   SpanList made;
@@ -40,6 +32,10 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
       const LockGuard guard(lock_, *this);
       const std::size_t left_before = left;
       if (first) {
+        if (cls_ == 0) {
+          cls_ = cls;
+          base_ = base;
+        }
         from_store = std::min(count, stored_);
         stored_ -= from_store;
         void* const* const store = store_.load(std::memory_order_relaxed);
@@ -74,7 +70,7 @@ void CentralCache::spill(void** objects, std::size_t count, Call call) {
   if (store == nullptr) store = make_store();
   // What the store may take is marked outside the lock. The rest is marked and put into spans in
   // one walk; also where bad pointers are ignored, since their spans may be on their way out.
-  const bool for_store = !store_is_full_.load(std::memory_order_relaxed) && !bad_->ignored();
+  const bool for_store = !store_is_full_.load(std::memory_order_relaxed) && !base_.bad->ignored();
   bool all_good = true;
   if (for_store && !mark_home(objects, count)) report_tagged(objects, count, call);
   SpanList empties;
@@ -231,8 +227,8 @@ MINITC_COLD void CentralCache::report_tagged(void* const* objects, std::size_t c
   for (std::size_t i = 0; i < count; ++i) {
     const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(objects[i]);
     const void* const ptr = reinterpret_cast<void*>(address & ~(kFreedTag | kNoObjectTag));
-    if ((address & kFreedTag) != 0) bad_->report(call, ptr, {Verdict::kFreed});
-    if ((address & kNoObjectTag) != 0) bad_->report(call, ptr, place_of(ptr).finding);
+    if ((address & kFreedTag) != 0) base_.bad->report(call, ptr, {Verdict::kFreed});
+    if ((address & kNoObjectTag) != 0) base_.bad->report(call, ptr, place_of(ptr).finding);
   }
 }
 
@@ -247,7 +243,7 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
 
 // Up to `wanted` spans with all their objects free. They get their class number under the lock.
 SpanList CentralCache::new_spans(std::size_t wanted) {
-  SpanList spans = heap_->acquire_small(cls_, wanted);
+  SpanList spans = base_.heap->acquire_small(cls_, wanted);
   SpanList without_bits;
   for (Span* span = spans.front(); span != nullptr;) {
     Span* const next = span->next;
@@ -257,7 +253,7 @@ SpanList CentralCache::new_spans(std::size_t wanted) {
     }
     span = next;
   }
-  heap_->release_small(without_bits);
+  base_.heap->release_small(without_bits);
   return spans;
 }
 
@@ -267,8 +263,8 @@ bool CentralCache::make_bits(Span* span) {
   span->bits = span->own_bits;
   if (words > 1) {
     const unsigned shift = MetadataArena::shift_of(2 * words * sizeof(std::uint64_t));
-    void* block = arena_->allocate_block(shift);
-    if (block == nullptr && heap_->feed_arena()) block = arena_->allocate_block(shift);
+    void* block = base_.arena->allocate_block(shift);
+    if (block == nullptr && base_.heap->feed_arena()) block = base_.arena->allocate_block(shift);
     if (block == nullptr) return false;
     span->bits = static_cast<std::uint64_t*>(block);
   }
@@ -283,23 +279,24 @@ bool CentralCache::make_bits(Span* span) {
 }
 
 void CentralCache::delete_spans(SpanList& empties) {
+  if (empties.empty()) return;
   const std::size_t words = size_class().words();
   for (Span* span = empties.front(); words > 1 && span != nullptr; span = span->next) {
-    arena_->deallocate_block(span->bits,
+    base_.arena->deallocate_block(span->bits,
                              MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
   }
-  heap_->release_small(empties);
+  base_.heap->release_small(empties);
 }
 
 // The store, or null if there is no memory for it. Outside the lock, since the arena may have to
 // ask the OS; of two threads that make one, one gives its own up.
 void** CentralCache::make_store() {
   const unsigned shift = MetadataArena::shift_of(store_capacity() * sizeof(void*));
-  void** const made = static_cast<void**>(arena_->allocate_block(shift));
+  void** const made = static_cast<void**>(base_.arena->allocate_block(shift));
   if (made == nullptr) return nullptr;
   void** first = nullptr;
   if (store_.compare_exchange_strong(first, made, std::memory_order_acq_rel)) return made;
-  arena_->deallocate_block(made, shift);
+  base_.arena->deallocate_block(made, shift);
   return first;
 }
 

@@ -42,13 +42,23 @@ struct CentralStats {
   std::size_t refilled;  // taken from here so far, also by the parent before a fork
 };
 
+// What the central caches of all classes stand on.
+struct CentralBase {
+  MetadataArena* arena = nullptr;
+  PageMap* map = nullptr;
+  PageHeap* heap = nullptr;
+  BadPointers* bad = nullptr;
+};
+
 class alignas(64) CentralCache {
  public:
   constexpr CentralCache() = default;
-  void init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap, BadPointers& bad);
 
-  // Puts up to `count` (at least 1) objects into `out` and returns how many; 0 if the OS refuses.
-  std::size_t refill(void** out, std::size_t count) MINITC_EXCLUDES(lock_);
+  // Puts up to `count` (at least 1) objects of class `cls` into `out` and returns how many; 0 if
+  // the OS refuses. The cache is that of `cls` on `base` from the first call on: no class has
+  // objects before, and one that is never used is never written to.
+  std::size_t refill(const CentralBase& base, unsigned cls, void** out, std::size_t count)
+      MINITC_EXCLUDES(lock_);
   // Takes `count` pointers back; the array is undefined afterwards. One that is not an object of
   // this class that is away from home is reported, with `call`; if that returns, it is left out.
   void spill(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
@@ -87,7 +97,7 @@ class alignas(64) CentralCache {
   };
 
   const SizeClass& size_class() const { return kSizeClasses[cls_]; }
-  Span* span_of_page(const void* ptr) const { return map_->span_at(PageId::of(ptr)); }
+  Span* span_of_page(const void* ptr) const { return base_.map->span_at(PageId::of(ptr)); }
   Span* span_of(const void* ptr) const;
   Place place_of(const void* ptr) const;
   template <typename Visit>
@@ -116,12 +126,9 @@ class alignas(64) CentralCache {
 
   RankedLock<LockRank::kCentral> lock_;
 
-  // Constant after init; on a line of its own, since it is read without the lock.
+  // Constant after the first refill; on a line of its own, since it is read without the lock.
   alignas(64) unsigned cls_ = 0;
-  MetadataArena* arena_ = nullptr;
-  PageMap* map_ = nullptr;
-  PageHeap* heap_ = nullptr;
-  BadPointers* bad_ = nullptr;
+  CentralBase base_;
 
   std::atomic<void**> store_{nullptr};  // made at the first spill; what it points to is guarded
   // A hint: the last spill found no room in the store, and nothing was taken out since.

@@ -51,10 +51,7 @@ bool Heap::init(const Os& os, const Options& options) {
   map_.init(os_);
   pages_.init(os_, arena_, map_, options.free_bound);
   bad_.init(options.on_bad_free == Options::kIgnore);
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
-    central_[cls].init(cls, arena_, map_, pages_, bad_);
-  }
-  share_.arena = &arena_;
+  share_.base = {.arena = &arena_, .map = &map_, .heap = &pages_, .bad = &bad_};
   share_.central = central_;
   cache_total_bytes_ = static_cast<std::ptrdiff_t>(options.thread_cache_total);
   share_.budget_bytes.store(cache_total_bytes_);
@@ -82,7 +79,7 @@ void* Heap::allocate_small(unsigned cls) {
     return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
   }
   void* object = nullptr;
-  return central_[cls].refill(&object, 1) == 0 ? nullptr : object;
+  return central_[cls].refill(share_.base, cls, &object, 1) == 0 ? nullptr : object;
 }
 
 void* Heap::allocate_aligned(std::size_t bytes, std::size_t alignment) {

@@ -152,19 +152,21 @@ class Heap {
   std::size_t size_or_report(const void* ptr, Call call);
 
   std::size_t small_slots_ = 0;  // slots that the fast path serves; 0 until open()
+  // What init() writes lies together, from the end of the map to the beginning of the page heap: a
+  // program that hardly allocates has one page for it.
   PageMap map_;
-  MetadataArena arena_;
-  PageHeap pages_;
-  CentralCache central_[kNumClasses];
-  CacheShare share_;
+  Os os_ = {};
   bool use_caches_ = false;
   pthread_key_t exit_key_ = 0;
-  Os os_ = {};
-  std::ptrdiff_t cache_total_bytes_ = 0;       // budget of all thread caches
+  std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
+  alignas(64) CacheShare share_;
   std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
+  alignas(64) MetadataArena arena_;
   BadPointers bad_;
+  PageHeap pages_;
+  CentralCache central_[kNumClasses];
 };
 
 extern constinit Heap g_heap;

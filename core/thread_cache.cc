@@ -28,10 +28,10 @@ void* ThreadCache::refill(unsigned cls) {
   const std::size_t batch = kSizeClasses[cls].batch;
   if (room == 0) {
     void* object = nullptr;
-    return central(cls).refill(&object, 1) == 0 ? nullptr : object;
+    return refill(cls, &object, 1) == 0 ? nullptr : object;
   }
   const std::size_t count =
-      central(cls).refill(base_[cls], std::clamp(turned ? room / 2 : room, std::size_t{1}, batch));
+      refill(cls, base_[cls], std::clamp(turned ? room / 2 : room, std::size_t{1}, batch));
   if (count == 0) return nullptr;
   cursor_[cls] = base_[cls] + count;
   return pop(cls);
@@ -96,7 +96,7 @@ bool ThreadCache::set_capacity(unsigned cls, std::size_t objects) {
   void** array = nullptr;
   if (objects != 0) {
     array = static_cast<void**>(
-        share_->arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
+        share_->base.arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
     if (array == nullptr) {
       share_->budget_bytes.fetch_add(bytes, std::memory_order_relaxed);
       return false;
@@ -115,7 +115,7 @@ bool ThreadCache::set_capacity(unsigned cls, std::size_t objects) {
   limit_[cls] = array + objects;
   base_[cls] = array;
   if (before != 0) {
-    share_->arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
+    share_->base.arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
   }
   return true;
 }

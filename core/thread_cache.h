@@ -31,7 +31,7 @@ namespace MINITC_HIDDEN minitc {
 
 // What all thread caches share. `budget_bytes` is what they may still add to their capacities.
 struct CacheShare {
-  MetadataArena* arena = nullptr;
+  CentralBase base;
   CentralCache* central = nullptr;  // kNumClasses of them
   std::atomic<std::ptrdiff_t> budget_bytes{0};
 };
@@ -78,6 +78,9 @@ class ThreadCache {
 
  private:
   CentralCache& central(unsigned cls) const { return share_->central[cls]; }
+  std::size_t refill(unsigned cls, void** out, std::size_t count) {
+    return central(cls).refill(share_->base, cls, out, count);
+  }
   std::size_t capacity(unsigned cls) const {
     return static_cast<std::size_t>(limit_[cls] - base_[cls]);
   }
