@@ -118,11 +118,17 @@ Finding CentralCache::find(const void* ptr) const {
 
 CentralStats CentralCache::stats() {
   const LockGuard guard(lock_, *this);
+  std::size_t fresh = 0;  // there are few
+  for (const Span* span = fresh_.front(); span != nullptr; span = span->next) {
+    fresh += span->free_count;
+  }
   return {.spans = spans_,
           .objects = spans_ * size_class().objects,
           .free = free_objects_,
           .stored = stored_,
-          .refilled = refilled_};
+          .refilled = refilled_,
+          .partial_spans = partial_spans_,
+          .partial_free = free_objects_ - fresh};
 }
 
 // The small span of this class that `ptr` is in, or null.
@@ -283,7 +289,7 @@ void CentralCache::delete_spans(SpanList& empties) {
   const std::size_t words = size_class().words();
   for (Span* span = empties.front(); words > 1 && span != nullptr; span = span->next) {
     base_.arena->deallocate_block(span->bits,
-                             MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
+                                  MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
   }
   base_.heap->release_small(empties);
 }
@@ -340,10 +346,12 @@ void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
   if (from != 0) {
     lists_[from].remove(span);
     if (lists_[from].empty()) occupied_ &= ~(1U << from);
+    --partial_spans_;
   }
   if (to != 0) {
     lists_[to].push(span);
     occupied_ |= 1U << to;
+    ++partial_spans_;
   }
 }
 
@@ -395,48 +403,6 @@ bool CentralCache::mark_and_send_home_locked(void** objects, std::size_t count, 
       objects, count,
       [&](Span& span, std::size_t index, std::uint64_t mask, std::size_t n)
           MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(&span, index, mask, n, empties); });
-}
-
-// --- Self-check --------------------------------------------------------------------------------
-
-void CentralCache::check() {
-  const LockGuard guard(lock_, *this);
-  check_locked();
-}
-
-std::size_t CentralCache::check_locked() const {
-  void* const* const store = store_.load(std::memory_order_relaxed);
-  for (std::size_t i = 0; i < stored_; ++i) {
-    const Place place = place_of(store[i]);
-    MINITC_CHECK(place.finding.verdict == Verdict::kLive);  // I7
-    const std::uint64_t mask = Span::mask_of(place.index);
-    MINITC_CHECK((place.span->home_word(place.index) & mask) != 0);  // I7
-    MINITC_CHECK((place.span->free_word(place.index) & mask) == 0);  // I7
-  }
-  std::size_t seen = stored_;
-  std::size_t free = 0;
-  for (std::size_t list = 0; list < kLists; ++list) {
-    MINITC_CHECK(lists_[list].empty() == ((occupied_ >> list & 1) == 0));  // I8
-    for (Span* span = lists_[list].front(); span != nullptr; span = span->next) {
-      std::size_t count = 0;
-      for (std::size_t base = 0; base < size_class().objects; base += 64) {
-        const std::uint64_t word = span->free_word(base);
-        MINITC_CHECK((word & ~span->home_word(base).load(std::memory_order_relaxed)) == 0);  // I7
-        count += static_cast<std::size_t>(std::popcount(word));
-      }
-      MINITC_CHECK(count == span->free_count);                                // I8
-      MINITC_CHECK(static_cast<std::size_t>(std::bit_width(count)) == list);  // I8
-      free += count;
-      seen += span->words();
-    }
-  }
-  for (const Span* span = fresh_.front(); span != nullptr; span = span->next) {
-    MINITC_CHECK(span->free_count == size_class().objects);  // I8
-    free += span->free_count;
-    ++seen;
-  }
-  MINITC_CHECK(free == free_objects_);  // I8
-  return seen;
 }
 
 }  // namespace minitc

@@ -267,17 +267,32 @@ std::size_t Heap::trim() {
   return pages_.trim();
 }
 
-void Heap::gather() {
+void Heap::flush_cache() {
   if (ThreadCache* const cache = current_cache(); cache != nullptr) {
     const CacheLease lease(cache);
     cache->flush();
   }
+}
+
+void Heap::gather() {
+  flush_cache();
   for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].trim();
 }
 
-void Heap::check() {
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].check();
-  pages_.check();
+const char* Heap::violation() {
+  const char* broken = nullptr;
+  if (const ThreadCache* const cache = current_cache(); cache != nullptr) {
+    broken = cache->violation();
+  }
+  for (unsigned cls = 1; cls < kNumClasses && broken == nullptr; ++cls) {
+    broken = central_[cls].violation();
+  }
+  if (broken == nullptr) broken = pages_.violation();
+  if (broken == nullptr) broken = arena_.violation();
+  if (broken != nullptr) return broken;
+  const LockGuard guard(threads_lock_);
+  std::size_t seen = 0;
+  return violation_locked(seen);
 }
 
 void Heap::check_caches() {
@@ -291,15 +306,14 @@ void Heap::check_caches() {
 }
 
 // Of other threads' caches only the links: their owners change the rest without the lock.
-std::size_t Heap::check_locked() const {
-  std::size_t seen = 0;
+const char* Heap::violation_locked(std::size_t& seen) const {
   const ThreadCache* last = nullptr;
   for (const ThreadCache* cache = threads_; cache != nullptr; cache = cache->next) {
-    MINITC_CHECK(cache->prev == last);
+    MINITC_EXPECT(cache->prev == last);
     last = cache;
     ++seen;
   }
-  return seen;
+  return nullptr;
 }
 
 }  // namespace minitc

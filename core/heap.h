@@ -127,15 +127,21 @@ class Heap {
   // This thread ends: its cache goes, for good.
   void retire_cache();
 
-  // Dies if an invariant does not hold in tiers 2 and 3. Slow.
-  void check();
-  // The same for tier 1, while no other thread uses the heap.
+  // Gives what this thread's cache holds, and its share of the budget, back.
+  void flush_cache();
+
+  // The first invariant that does not hold, or null: of tiers 2 and 3, the metadata, and this
+  // thread's cache. Slow.
+  const char* violation();
+  void check() { die_if(violation()); }
+  // Dies if one of tier 1 does not hold, while no other thread uses the heap.
   void check_caches();
-  // Dies if the list of caches is broken; how many there are.
-  std::size_t check_locked() const MINITC_REQUIRES(threads_lock_);
+  // Of the list of caches; counts them.
+  const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(threads_lock_);
 
  private:
   friend class ForkHold;
+  friend class Inspection;
   friend struct Snapshot;
 
   // This thread's cache, made if it has none yet; null if it may have none.

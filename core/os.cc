@@ -173,9 +173,9 @@ void die(const Text& text) {
   abort();
 }
 
-void die_of_check(const char* condition, const char* file, int line) {
+void die_of_check(const char* failed) {
   Text text;
-  text << "internal error: " << file << ':' << static_cast<std::size_t>(line) << ": " << condition;
+  text << "internal error: " << failed;
   die(text);
 }
 

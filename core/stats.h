@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "core/heap.h"
+#include "core/options.h"
 #include "core/text.h"
 
 namespace MINITC_HIDDEN minitc {
@@ -17,6 +18,8 @@ struct ClassStats {
   // That left the central tier so far, also in the parent before a fork. What a thread frees and
   // allocates again out of its cache is not counted.
   std::size_t refilled;
+  std::size_t pinned;   // free in spans that others keep from going back
+  std::size_t pinning;  // those others: with the program, in thread caches or in the store
 };
 
 // In bytes unless said otherwise. mapped = live + thread_cached + central + page_heap_free +
@@ -46,8 +49,12 @@ using LineSink = void (*)(const Text& line, void* context);
 
 // The report for people, as MINITC_STATS=1 and malloc_stats() print it.
 void report_text(const Snapshot& snapshot, LineSink sink, void* context);
-// One line of JSON, without the first brace and the newline, as MINITC_STATS_FILE has it.
-void report_json(const Snapshot& snapshot, LineSink sink, void* context);
+// The same and more as one object of JSON, in pieces, with the process, the time and the options
+// but for paths; `event` says why. At most kJsonBytes.
+void report_json(const Snapshot& snapshot, const char* event, const Options& options, LineSink sink,
+                 void* context);
+// All numbers of 20 digits, and for each class names of 130 bytes.
+inline constexpr std::size_t kJsonBytes = 2048 + kNumClasses * (8 * 20 + 130);
 // The XML of malloc_info().
 void report_xml(const Snapshot& snapshot, LineSink sink, void* context);
 

@@ -12,9 +12,7 @@ constinit StatsFile g_stats_file;
 
 void StatsFile::init(const Options& options) {
   if (options.stats_file == nullptr) return;
-  interval_ms_ = options.stats_interval;
-  thread_cache_total_ = options.thread_cache_total;
-  free_bound_ = options.free_bound;
+  options_ = &options;
   // The program may overwrite its environment.
   memcpy(pattern_, options.stats_file, strlen(options.stats_file) + 1);
   is_on_ = true;
@@ -25,36 +23,32 @@ void StatsFile::tick_slow(Heap& heap) {
   const std::size_t now = monotonic_ms();
   std::size_t due = due_ms_.load(std::memory_order_relaxed);
   if (now < due) return;
-  if (!due_ms_.compare_exchange_strong(due, now + interval_ms_, std::memory_order_relaxed)) return;
+  if (!due_ms_.compare_exchange_strong(due, now + options_->stats_interval,
+                                       std::memory_order_relaxed))
+    return;
   write(heap, "interval");
+  due_ms_.store(monotonic_ms() + options_->stats_interval, std::memory_order_relaxed);
 }
 
 bool StatsFile::write(Heap& heap, const char* event) {
   if (!is_on_ || is_busy_.exchange(true, std::memory_order_acquire)) return false;
   Snapshot::take(heap, snapshot_);
-  const std::size_t pid = process_id();
   length_ = 0;
-  Text head;
-  head << "{\"format\":1,\"event\":\"" << event << "\",\"pid\":" << pid
-       << ",\"time_ms\":" << wall_clock_ms() << ",\"monotonic_ms\":" << monotonic_ms()
-       << ",\"interval_ms\":" << interval_ms_ << ",\"thread_cache_total\":" << thread_cache_total_
-       << ",\"free_bound\":" << free_bound_ << ',';
-  append(head.data(), head.size());
   report_json(
-      snapshot_,
+      snapshot_, event, *options_,
       [](const Text& part, void* file) {
         static_cast<StatsFile*>(file)->append(part.data(), part.size());
       },
       this);
   append("\n", 1);
-  const bool done = append_to_file(expand_path(pid), line_, length_);
+  const bool done = append_to_file(expand_path(process_id()), line_, length_);
   is_busy_.store(false, std::memory_order_release);
   return done;
 }
 
 void StatsFile::append(const char* data, std::size_t bytes) {
   // There is room for all, unless a signal handler forked in the middle of a line and came back.
-  bytes = std::min(bytes, kLineBytes - length_);
+  bytes = std::min(bytes, sizeof(line_) - length_);
   memcpy(line_ + length_, data, bytes);
   length_ += bytes;
 }

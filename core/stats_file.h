@@ -18,10 +18,8 @@ namespace MINITC_HIDDEN minitc {
 
 class StatsFile {
  public:
-  // The longest line: all numbers of 20 digits, and for each class names of 100 bytes.
-  static constexpr std::size_t kLineBytes = 2048 + kNumClasses * (6 * 20 + 100);
-
   constexpr StatsFile() = default;
+  // `options` must stay.
   void init(const Options& options);
 
   // Writes a line if it is time. Outside all critical sections.
@@ -45,9 +43,7 @@ class StatsFile {
 
   // Constant after init. All is zero before, so that it takes no memory until it is used.
   bool is_on_ = false;
-  std::size_t interval_ms_ = 0;
-  std::size_t thread_cache_total_ = 0;
-  std::size_t free_bound_ = 0;
+  const Options* options_ = nullptr;
   char pattern_[kMaxStatsPath + 1] = {};
 
   std::atomic<std::uint32_t> ticks_{0};
@@ -56,7 +52,7 @@ class StatsFile {
   Snapshot snapshot_ = {};
   char path_[kPathBytes] = {};
   std::size_t length_ = 0;
-  char line_[kLineBytes] = {};
+  char line_[kJsonBytes + 1] = {};
 };
 
 extern constinit StatsFile g_stats_file;

@@ -163,13 +163,14 @@ std::size_t ThreadCache::capacity_bytes() const {
   return bytes;
 }
 
-void ThreadCache::check() const {
+const char* ThreadCache::violation() const {
   for (unsigned cls = 0; cls < kNumClasses; ++cls) {
-    MINITC_CHECK(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);               // I9
-    MINITC_CHECK(cursor_[cls] <= limit_[cls]);                                            // I9
-    MINITC_CHECK(capacity(cls) == 0 || is_power_of_two(capacity(cls)));                   // I9
-    MINITC_CHECK((in_use_[cls / 64] >> (cls % 64) & 1) == (capacity(cls) != 0 ? 1 : 0));  // I9
+    MINITC_EXPECT(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);               // I9
+    MINITC_EXPECT(cursor_[cls] <= limit_[cls]);                                            // I9
+    MINITC_EXPECT(capacity(cls) == 0 || is_power_of_two(capacity(cls)));                   // I9
+    MINITC_EXPECT((in_use_[cls / 64] >> (cls % 64) & 1) == (capacity(cls) != 0 ? 1 : 0));  // I9
   }
+  return nullptr;
 }
 
 }  // namespace minitc

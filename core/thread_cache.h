@@ -68,8 +68,9 @@ class ThreadCache {
   std::size_t cached_objects(unsigned cls) const;
   // All below while the owner is not at work.
   std::size_t capacity_bytes() const;
-  // Dies if an invariant does not hold.
-  void check() const;
+  // The first invariant that does not hold, or null.
+  const char* violation() const;
+  void check() const { die_if(violation()); }
 
   // The list of all caches, guarded by the heap's threads lock.
   ThreadCache* prev = nullptr;

@@ -118,9 +118,3 @@ namespace {
 
 }  // namespace
 }  // namespace minitc
-
-const char* minitc_version(void) { return MINITC_VERSION; }
-
-int minitc_stats_write(void) {
-  return minitc::heap_is_usable() && minitc::g_stats_file.write(minitc::g_heap, "call") ? 1 : 0;
-}

@@ -23,9 +23,9 @@ LAYERS = [
     "page_map run_index",
     "page_heap",
     "central_cache page_return page_take",
-    "thread_cache",
+    "thread_cache central_check",
     "heap",
-    "stats fork",
+    "stats fork inspection",
     "stats_file",
 ]
 

@@ -13,12 +13,12 @@ _minitc() {
   local current=${COMP_WORDS[COMP_CWORD]} part=${COMP_WORDS[1]} i valued
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W 'run check compare stats top --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'run check compare stats top report --help --version' -- "$current")
     return
   fi
   case $part in
     run | check | compare) ;;
-    stats | top)
+    stats | top | report)
       mapfile -t COMPREPLY < <(compgen -f -- "$current"
         [[ $current == -* ]] && compgen -W "$(_minitc_options "$part")" -- "$current"
         [[ $current =~ ^[0-9]+$ ]] && cd /proc && compgen -G "$current*")

@@ -30,7 +30,6 @@ METRICS = [
     ("large_bytes", "gauge", "", "The part of live that is large objects."),
     ("large_count", "gauge", "", "Live large objects."),
     ("threads", "gauge", "", "Threads that have a cache."),
-    ("thread_cache_total", "gauge", "_bytes", "What all thread caches may hold."),
     ("large_acquired", "counter", "_total", "Large objects allocated."),
     ("large_acquired_bytes", "counter", "_total", "Bytes of large objects allocated."),
     ("free_runs_returned", "counter", "_total", "Times that free pages were given back."),
@@ -40,7 +39,12 @@ CLASS_METRICS = [("spans", "gauge", "", "Spans of the size class."),
                  ("live", "gauge", "_objects", "Objects with the program."),
                  ("thread_cached", "gauge", "_objects", "Objects in thread caches."),
                  ("central", "gauge", "_objects", "Objects in spans and in the store."),
+                 ("pinned", "gauge", "_objects", "Free objects in spans that others keep."),
+                 ("pinning", "gauge", "_objects", "Those others, in use or cached."),
                  ("refilled", "counter", "_total", "Objects that left the central tier.")]
+# What bounds a tier: the option, and what its 0 stands for.
+LIMITS = {"thread_cached": ("MINITC_THREAD_CACHE_TOTAL", None),
+          "page_heap_free": ("MINITC_FREE_BOUND", "an eighth of what is in use, or 32 MiB")}
 
 
 def file_of(word):
@@ -60,13 +64,21 @@ def file_of(word):
                  "name the file")
 
 
-def lines_of(path):
-  """The last lines of the file."""
+def source_of(args):
+  """The file and the process that the command line names, the latter perhaps None."""
+  path, pid = file_of(args.source)
+  if args.pid is not None and pid is not None:
+    raise BadInput(f"{args.source}: that is a process; name its file, or leave --pid out")
+  return path, args.pid if pid is None else pid
+
+
+def lines_of(path, whole=False):
+  """The last lines of the file, or all."""
   try:
     with open(path, "rb") as file:
-      end = file.seek(0, os.SEEK_END)
-      file.seek(max(0, end - TAIL_BYTES))
-      text = file.read().split(b"\n")[1 if end > TAIL_BYTES else 0:-1]
+      start = 0 if whole else max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+      file.seek(start)
+      text = file.read().split(b"\n")[1 if start else 0:-1]
   except OSError as problem:
     raise BadInput(f"{path}: {problem.strerror}") from problem
   lines = []
@@ -98,6 +110,10 @@ def prometheus(lines):
   for name, kind, unit, description in METRICS:
     text += [f"# HELP minitc_{name}{unit} {description}", f"# TYPE minitc_{name}{unit} {kind}"]
     text += [f'minitc_{name}{unit}{{pid="{line["pid"]}"}} {line[name]}' for line in lines]
+  text += ["# HELP minitc_option An option in effect, if it is a number.",
+           "# TYPE minitc_option gauge"]
+  text += [f'minitc_option{{pid="{line["pid"]}",name="{name}"}} {value}'
+           for line in lines for name, value in line["options"].items() if isinstance(value, int)]
   for name, kind, unit, description in CLASS_METRICS:
     text += [f"# HELP minitc_class_{name}{unit} {description}",
              f"# TYPE minitc_class_{name}{unit} {kind}"]
@@ -124,6 +140,19 @@ def rates(line, before):
   return objects, (line["large_acquired_bytes"] - before["large_acquired_bytes"]) / seconds
 
 
+def limit_of(tier, options):
+  option, default = LIMITS.get(tier, (None, None))
+  if option is None or option not in options:
+    return ""
+  return f" (limit: {size(options[option]) if options[option] or not default else default})"
+
+
+def by_weight(line):
+  """The size classes, those that hold most first."""
+  return sorted(line["classes"], reverse=True,
+                key=lambda row: row["bytes"] * (row["live"] + row["thread_cached"] + row["central"]))
+
+
 def view(line, before, most=MOST_CLASSES):
   """All that is shown of a process at one time, with so many classes."""
   objects, large = rates(line, before)
@@ -137,11 +166,8 @@ def view(line, before, most=MOST_CLASSES):
   totals.add_column()
   for name, what in TIERS:
     share = line[name] / line["mapped"] if line["mapped"] else 0
-    limit = f" (limit {size(line['thread_cache_total'])})" if name == "thread_cached" else ""
-    if name == "page_heap_free":
-      limit = f" (limit {size(line['free_bound'])})" if line["free_bound"] else " (limit: an eighth " \
-              "of what is in use, or 32 MiB)"
-    totals.add_row(name.replace("_", "-"), size(line[name]), f"{share:.0%}", what + limit)
+    totals.add_row(name.replace("_", "-"), size(line[name]), f"{share:.0%}",
+                   what + limit_of(name, line["options"]))
   totals.add_row("mapped", size(line["mapped"]), "", "the sum of the above")
   totals.add_row("metadata", size(line["metadata"]), "", "address space of the allocator's own data")
   totals.add_row("peak", size(line["peak"]), "", "most that was live, thread-cached or central")
@@ -151,21 +177,20 @@ def view(line, before, most=MOST_CLASSES):
     totals.add_row("large", f"{size(large)}/s", "", "large objects allocated")
 
   classes = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-  for head in ("size class", "live", "live bytes", "thread-cached", "central", "refilled/s"):
+  for head in ("class", "live", "live bytes", "cached", "central", "pinned", "by objects",
+               "refilled/s"):
     classes.add_column(head, justify="right", no_wrap=True)
-  held = sorted(line["classes"], reverse=True,
-                key=lambda row: row["bytes"] * (row["live"] + row["thread_cached"] + row["central"]))
-  for row in held[:most]:
+  for row in by_weight(line)[:most]:
     rate = objects.get(row["bytes"])
     classes.add_row(str(row["bytes"]), str(row["live"]), size(row["live"] * row["bytes"]),
                     str(row["thread_cached"]), str(row["central"]),
-                    "" if rate is None else f"{rate:.0f}")
-  classes.add_row("large", str(line["large_count"]), size(line["large_bytes"]), "", "", "")
+                    size(row["pinned"] * row["bytes"]), str(row["pinning"]), "" if rate is None else f"{rate:.0f}")
+  classes.add_row("large", str(line["large_count"]), size(line["large_bytes"]), "", "", "", "", "")
   return rich.console.Group(totals, "", classes)
 
 
 def stats(args):
-  path, pid = file_of(args.source)
+  path, pid = source_of(args)
   if args.prometheus:
     newest = {line["pid"]: line for line in lines_of(path) if pid in (None, line["pid"])}
     if not newest:
@@ -181,7 +206,7 @@ def top(args):
   console = rich.console.Console(highlight=False)
   if not console.is_terminal:
     raise BadInput("top needs a terminal; minitc stats prints the same once")
-  path, pid = file_of(args.source)
+  path, pid = source_of(args)
   line, before = latest(path, pid)
   # It may be in a container, with another number out here.
   process = pathlib.Path(f"/proc/{line['pid']}")

@@ -6,10 +6,10 @@ import stat
 import pytest
 
 PARTS = ["live", "thread_cached", "central", "page_heap_free", "returned"]
-KEYS = {"format", "event", "pid", "time_ms", "monotonic_ms", "interval_ms", "thread_cache_total",
-        "free_bound", *PARTS, "mapped", "metadata", "peak", "large_bytes", "large_count",
+KEYS = {"format", "event", "pid", "time_ms", "monotonic_ms", "options", *PARTS, "mapped", "metadata", "peak", "large_bytes", "large_count",
         "large_acquired", "large_acquired_bytes", "free_runs_returned", "threads", "classes"}
-CLASS_KEYS = {"bytes", "spans", "live", "thread_cached", "central", "refilled"}
+CLASS_KEYS = {"bytes", "spans", "live", "thread_cached", "central", "refilled", "pinned",
+              "pinning"}
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_fields_are_all_there_and_add_up(watched):
     for row in line["classes"]:
       assert set(row) == CLASS_KEYS
       assert row["refilled"] >= row["live"] + row["thread_cached"]
+      assert row["pinned"] <= row["central"] and (row["pinned"] == 0) == (row["pinning"] == 0)
     sizes = [row["bytes"] for row in line["classes"]]
     assert sizes == sorted(set(sizes))
 
@@ -81,9 +82,11 @@ def test_a_call_without_a_file(run_ok, run_plain, build):
 
 def test_options_are_told(watched):
   _, files = watched("on_call", MINITC_THREAD_CACHE_TOTAL="1M", MINITC_FREE_BOUND="2M")
-  line = files["lines"][0]
-  assert (line["thread_cache_total"], line["free_bound"], line["interval_ms"]) == (
-      1 << 20, 2 << 20, 20)
+  options = files["lines"][0]["options"]
+  assert (options["MINITC_THREAD_CACHE_TOTAL"], options["MINITC_FREE_BOUND"],
+          options["MINITC_STATS_INTERVAL"], options["MINITC_ON_BAD_FREE"]) == (
+              1 << 20, 2 << 20, 20, "abort")
+  assert "MINITC_STATS_FILE" not in options
 
 
 def test_threads_do_not_tear_lines(watched):

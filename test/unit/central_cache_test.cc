@@ -591,6 +591,33 @@ TEST_CASE("central cache: an object is found live while it is away, and freed at
   CHECK(c.central.find(object + 47).verdict == Verdict::kInterior);
 }
 
+TEST_CASE("central cache: says of a span how many objects are free in it", "[I7][I8]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(10);
+  Span* const span = c.span_of(objects[0]);
+  const SpanUse use = c.central.use_of(span->start);
+  CHECK(use.is_mine);
+  CHECK(use.free_objects + 10 == c.size().objects);
+  CHECK(use.violation == nullptr);
+  span->free_word(0) ^= 1;
+  span->home_word(0).fetch_or(1);
+  CHECK(c.central.use_of(span->start).violation != nullptr);
+  CHECK(c.central.violation() != nullptr);
+  span->free_word(0) ^= 1;
+  span->home_word(0).fetch_and(~std::uint64_t{1});
+  CHECK(c.central.use_of(span->start).violation == nullptr);
+  CHECK(c.central.violation() == nullptr);
+  // Not of this class: another's, a free one, none, none that begins there.
+  void* other = nullptr;
+  REQUIRE(c.t.refill(kClass1024, &other, 1) == 1);
+  CHECK_FALSE(c.central.use_of(c.span_of(other)->start).is_mine);
+  CHECK_FALSE(c.central.use_of(PageId{5}).is_mine);
+  CHECK(c.t.central[kClass1024].use_of(c.span_of(other)->start).is_mine);
+  CHECK_FALSE(c.t.central[kClass1024].use_of(c.span_of(other)->start + kOnePage).is_mine);
+  c.send_home(objects);
+  CHECK_FALSE(c.central.use_of(span->start).is_mine);
+}
+
 TEST_CASE("central cache: the self-check sees a bitmap that is wrong", "[I7][I8]") {
   OneClass c(kClass48);
   const Objects objects = c.refill(10);

@@ -48,7 +48,7 @@ class Watched {
 bool is_whole(const std::string& line, const std::string& event) {
   const std::string begin = "{\"format\":1,\"event\":\"" + event + "\",\"pid\":";
   return line.rfind(begin, 0) == 0 && line.size() > 2 && line.substr(line.size() - 2) == "]}" &&
-         line.find('{', begin.size()) > line.find("\"classes\"");
+         line.find("\"format\"", begin.size()) == std::string::npos;
 }
 
 TEST_CASE("stats file: without a path nothing is written") {

@@ -1,11 +1,12 @@
 #include "core/stats.h"
 
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "core/stats_file.h"
 #include "test/unit/support.h"
 
 TEST_THREAD_SANITIZER_OPTIONS()
@@ -63,6 +64,33 @@ TEST_CASE("stats: what left the central tier is counted by class") {
   CHECK(s.large_acquired == 1);
   CHECK(s.large_acquired_bytes == 1 << 20);
   CHECK(s.classes[class_of(100)].live == 400);
+}
+
+TEST_CASE("stats: free objects are pinned by the others of their span") {
+  const FakeOs fake;
+  Options options;
+  options.check_free = 1;
+  const TestHeap heap(fake.os(), options);
+  const unsigned cls = class_of(1024);
+  const std::size_t per_span = kSizeClasses[cls].objects;
+  std::vector<void*> objects;
+  for (std::size_t i = 0; i < 3 * per_span; ++i) objects.push_back(heap->allocate(1024));
+  const auto now = [&] {
+    auto s = std::make_unique<Snapshot>();
+    Snapshot::take(*heap, *s);
+    return s->classes[cls];
+  };
+  CHECK(now().pinned == 0);
+  CHECK(now().pinning == 0);
+  // All of the first span but one object, two of the second, none of the third.
+  for (std::size_t i = 1; i < per_span + 2; ++i) heap->deallocate(objects[i]);
+  heap->trim();  // out of the store
+  CHECK(now().pinned == per_span + 1);
+  CHECK(now().pinning == 1 + per_span - 2);
+  heap->deallocate(objects[0]);
+  heap->trim();
+  CHECK(now().pinned == 2);
+  CHECK(now().pinning == per_span - 2);
 }
 
 TEST_CASE("stats: an unused heap has nothing") {
@@ -150,9 +178,6 @@ TEST_CASE("stats: the sums are exact after any mixture of operations") {
   CHECK(wrong == 0);
 }
 
-// What StatsFile puts in front of the line of JSON, at most.
-constexpr std::size_t kHeadBytes = 400;
-
 // Each number different, so that none can stand for another.
 std::unique_ptr<Snapshot> made_up() {
   auto s = std::make_unique<Snapshot>();
@@ -170,12 +195,27 @@ std::unique_ptr<Snapshot> made_up() {
   s->large_acquired_bytes = 990123;
   s->free_runs_returned = 31;
   s->threads = 4;
-  s->classes[class_of(8)] = {
-      .spans = 1, .live = 2, .thread_cached = 3, .central = 4, .refilled = 5};
-  s->classes[class_of(48)] = {
-      .spans = 50, .live = 601, .thread_cached = 70, .central = 80, .refilled = 900};
-  s->classes[kNumClasses - 1] = {
-      .spans = 9, .live = 0, .thread_cached = 0, .central = 9, .refilled = 9};
+  s->classes[class_of(8)] = {.spans = 1,
+                             .live = 2,
+                             .thread_cached = 3,
+                             .central = 4,
+                             .refilled = 5,
+                             .pinned = 6,
+                             .pinning = 7};
+  s->classes[class_of(48)] = {.spans = 50,
+                              .live = 601,
+                              .thread_cached = 70,
+                              .central = 80,
+                              .refilled = 900,
+                              .pinned = 60,
+                              .pinning = 610};
+  s->classes[kNumClasses - 1] = {.spans = 9,
+                                 .live = 0,
+                                 .thread_cached = 0,
+                                 .central = 9,
+                                 .refilled = 9,
+                                 .pinned = 0,
+                                 .pinning = 0};
   return s;
 }
 
@@ -194,10 +234,17 @@ TEST_CASE("stats: the report for people reads like this") {
       "libminitc: peak                     7890123  most that was live, thread-cached or central\n"
       "libminitc: 21 large objects of 890123 bytes, 4 threads with a cache, 31 free runs "
       "returned\n"
-      "libminitc:    size class     spans      live  thread-cached   central   live bytes\n"
-      "libminitc:             8         1         2              3         4           16\n"
-      "libminitc:            48        50       601             70        80        28848\n"
-      "libminitc:        262144         9         0              0         9            0\n");
+      "libminitc:    size class     spans      live  thread-cached   central   live bytes  pinned "
+      "bytes  by objects\n"
+      "libminitc:             8         1         2              3         4           16          "
+      "  48"
+      "           7\n"
+      "libminitc:            48        50       601             70        80        28848          "
+      "2880"
+      "         610\n"
+      "libminitc:        262144         9         0              0         9            0          "
+      "   0"
+      "           0\n");
 }
 
 TEST_CASE("stats: the report for programs reads like this") {
@@ -220,20 +267,39 @@ TEST_CASE("stats: the report for programs reads like this") {
         "</malloc>\n");
 }
 
+std::string json_of(const Snapshot& snapshot) {
+  std::string all;
+  report_json(
+      snapshot, "test", Options{},
+      [](const Text& part, void* context) {
+        static_cast<std::string*>(context)->append(part.data(), part.size());
+      },
+      &all);
+  return all;
+}
+
 TEST_CASE("stats: the line of JSON reads like this") {
-  CHECK(printed(*made_up(), report_json) ==
+  const std::string line = json_of(*made_up());
+  CHECK(line.rfind("{\"format\":1,\"event\":\"test\",\"pid\":" + std::to_string(getpid()) +
+                       ",\"time_ms\":",
+                   0) == 0);
+  CHECK(line.find(",\"options\":{\"MINITC_STATS\":0,") <
+        line.find(",\"MINITC_ON_BAD_FREE\":\"abort\","));
+  CHECK(line.find("STATS_FILE") == std::string::npos);
+  CHECK(line.substr(line.find("\"live\"")) ==
         "\"live\":1234567,\"thread_cached\":23456,\"central\":34567,\"page_heap_free\":45678,"
         "\"returned\":567890,\"mapped\":1906158,\"metadata\":67891,\"peak\":7890123,"
         "\"large_bytes\":890123,\"large_count\":21,\"large_acquired\":22,"
         "\"large_acquired_bytes\":990123,\"free_runs_returned\":31,\"threads\":4,\"classes\":["
-        "{\"bytes\":8,\"spans\":1,\"live\":2,\"thread_cached\":3,\"central\":4,\"refilled\":5},"
+        "{\"bytes\":8,\"spans\":1,\"live\":2,\"thread_cached\":3,\"central\":4,\"refilled\":5,"
+        "\"pinned\":6,\"pinning\":7},"
         "{\"bytes\":48,\"spans\":50,\"live\":601,\"thread_cached\":70,\"central\":80,"
-        "\"refilled\":900},"
+        "\"refilled\":900,\"pinned\":60,\"pinning\":610},"
         "{\"bytes\":262144,\"spans\":9,\"live\":0,\"thread_cached\":0,\"central\":9,"
-        "\"refilled\":9}]}");
+        "\"refilled\":9,\"pinned\":0,\"pinning\":0}]}");
   Snapshot gone = {};
   gone.classes[1].refilled = 3;  // a class that was used once
-  CHECK(printed(gone, report_json).find("\"refilled\":3}]}") != std::string::npos);
+  CHECK(json_of(gone).find("\"refilled\":3,") != std::string::npos);
 }
 
 // Tags open and close in order, names and attributes are as XML wants them.
@@ -294,9 +360,10 @@ TEST_CASE("stats: the XML is well-formed whatever the numbers are") {
         &full->large_acquired_bytes}) {
     *field = SIZE_MAX;
   }
-  for (ClassStats& c : full->classes) c = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
+  for (ClassStats& c : full->classes)
+    c = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
   CHECK(is_well_formed(printed(*full, report_xml)));
-  CHECK(printed(*full, report_json).size() + kHeadBytes <= StatsFile::kLineBytes);
+  CHECK(json_of(*full).size() <= kJsonBytes);
   const std::string text = printed(*full, report_text);
   for (std::size_t start = 0; start < text.size(); start = text.find('\n', start) + 1) {
     REQUIRE(text.compare(start, 11, "libminitc: ") == 0);
