@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PARTS = ["run", "check", "compare", "stats", "top"]
+PARTS = ["run", "check", "compare", "stats", "top", "report"]
 
 
 @pytest.fixture(scope="module")
