@@ -13,8 +13,8 @@ constinit StatsFile g_stats_file;
 void StatsFile::init(const Options& options) {
   if (options.stats_file == nullptr) return;
   options_ = &options;
-  // The program may overwrite its environment.
-  memcpy(pattern_, options.stats_file, strlen(options.stats_file) + 1);
+  memcpy(setting_, kSetting, sizeof(kSetting) - 1);
+  memcpy(setting_ + sizeof(kSetting) - 1, options.stats_file, strlen(options.stats_file) + 1);
   is_on_ = true;
 }
 
@@ -55,7 +55,7 @@ void StatsFile::append(const char* data, std::size_t bytes) {
 
 const char* StatsFile::expand_path(std::size_t pid) {
   char* out = path_;
-  for (const char* in = pattern_; *in != '\0'; ++in) {
+  for (const char* in = setting_ + sizeof(kSetting) - 1; *in != '\0'; ++in) {
     if (in[0] != '%' || in[1] != 'p') {
       *out++ = *in;
       continue;

@@ -34,6 +34,7 @@ class StatsFile {
   void after_fork_in_child() { is_busy_.store(false, std::memory_order_relaxed); }
 
  private:
+  static constexpr char kSetting[] = "MINITC_STATS_FILE=";
   // %p becomes a number of at most 8 digits: 2^22 is the kernel's largest.
   static constexpr std::size_t kPathBytes = 4 * kMaxStatsPath + 1;
 
@@ -44,7 +45,9 @@ class StatsFile {
   // Constant after init. All is zero before, so that it takes no memory until it is used.
   bool is_on_ = false;
   const Options* options_ = nullptr;
-  char pattern_[kMaxStatsPath + 1] = {};
+  // As it stood in the environment, MINITC_STATS_FILE=PATH, which the program may overwrite: whoever
+  // watches the process looks for it here.
+  char setting_[sizeof(kSetting) + kMaxStatsPath] = {};
 
   std::atomic<std::uint32_t> ticks_{0};
   std::atomic<std::size_t> due_ms_{0};

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 
@@ -14,6 +15,7 @@ from bench_contestants import BadInput
 
 FORMAT = 1
 TAIL_BYTES = 1 << 20  # some dozens of lines
+DATA_BYTES = 8 << 20  # more than the library's data
 REFRESH_SECONDS = 1
 MOST_CLASSES = 12
 OTHER_ROWS = 18  # of what top shows
@@ -52,7 +54,7 @@ def file_of(word):
   if not word.isdecimal() or os.path.exists(word):
     return word, None
   try:
-    entries = pathlib.Path(f"/proc/{word}/environ").read_bytes().split(b"\0")
+    entries = pathlib.Path(f"/proc/{word}/environ").read_bytes().split(b"\0") + kept_by(word)
   except FileNotFoundError:
     raise BadInput(f"{word}: no such process or file") from None
   except PermissionError:
@@ -60,8 +62,26 @@ def file_of(word):
   for entry in entries:
     if entry.startswith(b"MINITC_STATS_FILE="):
       return os.fsdecode(entry.partition(b"=")[2]).replace("%p", word), int(word)
-  raise BadInput(f"{word}: started without MINITC_STATS_FILE, or its environment is overwritten: "
-                 "name the file")
+  raise BadInput(f"{word}: started without MINITC_STATS_FILE")
+
+
+def kept_by(pid):
+  """What the library keeps of its environment in its own data: some programs overwrite theirs."""
+  found, end = [], 0
+  with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
+    for line in maps:
+      place, access, _, _, _, *name = line.rstrip("\n").split(None, 5)
+      start, its_end = (int(number, 16) for number in place.split("-"))
+      # Its data that are zero in the file are a mapping without a name, behind the others.
+      if "libminitc" not in "".join(name) and (name or start != end):
+        continue
+      end = its_end
+      if access.startswith("rw"):
+        with open(f"/proc/{pid}/mem", "rb") as memory:
+          memory.seek(start)
+          data = memory.read(min(end - start, DATA_BYTES))
+        found += re.findall(rb"MINITC_STATS_FILE=/[^\0]*", data)
+  return found
 
 
 def source_of(args):

@@ -242,8 +242,34 @@ def test_process_without_a_file(command):
     finally:
       process.kill()
   assert (result.returncode, result.stderr) == (
-      2, f"minitc: {process.pid}: started without MINITC_STATS_FILE, or its environment is "
-         "overwritten: name the file\n")
+      2, f"minitc: {process.pid}: started without MINITC_STATS_FILE\n")
+
+
+def test_process_that_overwrites_its_environment(command, lib, tmp_path):
+  """As servers do that show their state in ps."""
+  code = """
+import ctypes, time
+c = ctypes.CDLL(None)
+environ = ctypes.POINTER(ctypes.c_void_p).in_dll(c, "environ")
+i = 0
+while environ[i]:
+  ctypes.memset(environ[i], 0, c.strlen(ctypes.c_void_p(environ[i])))
+  i += 1
+print("ready", flush=True)
+time.sleep(60)
+"""
+  env = {"PATH": os.environ["PATH"], "LD_PRELOAD": lib,
+         "MINITC_STATS_FILE": str(tmp_path / "lines.%p")}
+  with subprocess.Popen(["/usr/bin/python3", "-c", code], env=env, stdout=subprocess.PIPE,
+                        text=True) as process:
+    try:
+      assert process.stdout.readline() == "ready\n"
+      assert b"MINITC" not in pathlib.Path(f"/proc/{process.pid}/environ").read_bytes()
+      result = command("stats", str(process.pid))
+    finally:
+      process.kill()
+  assert (result.returncode, result.stderr) == (0, "")
+  assert f"process {process.pid}, written " in result.stdout
 
 
 def test_torn_last_line_is_not_read(command, recorded, tmp_path):

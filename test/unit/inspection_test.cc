@@ -11,8 +11,6 @@
 #include "core/stats.h"
 #include "test/unit/support.h"
 
-TEST_THREAD_SANITIZER_OPTIONS()
-
 namespace minitc {
 namespace {
 
