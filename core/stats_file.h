@@ -45,8 +45,8 @@ class StatsFile {
   // Constant after init. All is zero before, so that it takes no memory until it is used.
   bool is_on_ = false;
   const Options* options_ = nullptr;
-  // As it stood in the environment, MINITC_STATS_FILE=PATH, which the program may overwrite: whoever
-  // watches the process looks for it here.
+  // As it stood in the environment, MINITC_STATS_FILE=PATH, which the program may overwrite:
+  // whoever watches the process looks for it here.
   char setting_[sizeof(kSetting) + kMaxStatsPath] = {};
 
   std::atomic<std::uint32_t> ticks_{0};

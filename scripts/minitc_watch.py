@@ -46,7 +46,7 @@ CLASS_METRICS = [("spans", "gauge", "", "Spans of the size class."),
                  ("refilled", "counter", "_total", "Objects that left the central tier.")]
 # What bounds a tier: the option, and what its 0 stands for.
 LIMITS = {"thread_cached": ("MINITC_THREAD_CACHE_TOTAL", None),
-          "page_heap_free": ("MINITC_FREE_BOUND", "an eighth of what is in use, or 32 MiB")}
+          "page_heap_free": ("MINITC_FREE_BOUND", "1/8 of live, or 32 MiB")}
 
 
 def file_of(word):
@@ -179,7 +179,8 @@ def view(line, before, most=MOST_CLASSES):
   age = time.time() - line["time_ms"] / 1000
   state = "has ended" if line["event"] == "exit" else f"written {max(age, 0):.0f} s ago"
   totals = rich.table.Table(box=None, show_header=False, padding=(0, 2, 0, 0), title_justify="left",
-                            title=f"process {line['pid']}, {state}, {line['threads']} threads")
+                            title=f"process {line['pid']}, {state}; threads with a cache: "
+                                  f"{line['threads']}")
   totals.add_column(no_wrap=True)
   totals.add_column(justify="right", no_wrap=True)
   totals.add_column(justify="right", no_wrap=True)
