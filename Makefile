@@ -111,7 +111,7 @@ COMMAND_PACKAGES := python3-pyelftools python3-rich
 TEST_PACKAGES  ?= $(RUN_PACKAGES) catch2 python3-pytest redis-server redis-tools git perl xz-utils \
                   binutils strace libcap2-bin procps gdb heaptrack valgrind libfaketime man-db \
                   openssh-server python3-numpy php-cli php-mbstring php-xml \
-                  qemu-user $(COMMAND_PACKAGES) gnuplot-nox
+                  qemu-user $(COMMAND_PACKAGES) gnuplot-nox python3-prometheus-client chromium
 CHECK_PACKAGES := python3 python3-pytest binutils clang clang-tidy clang-format libclang-rt-dev
 
 .PHONY: run

@@ -16,10 +16,20 @@
 // MINITC_CHECK holds in every build: what it guards would corrupt the program's memory.
 // MINITC_ASSERT holds in debug builds and in the unit tests. Numbers behind them (// I7) are those
 // of docs/invariants.md.
+//
+// MINITC_EXPECT is for functions that look at a whole structure and return what does not hold, as
+// text, or null: the caller decides whether to die.
 #define MINITC_CHECK(condition)                      \
   (__builtin_expect(static_cast<bool>(condition), 1) \
        ? static_cast<void>(0)                        \
-       : ::minitc::die_of_check(#condition, __FILE__, __LINE__))
+       : ::minitc::die_of_check(MINITC_PLACED(condition)))
+#define MINITC_EXPECT(condition)                                        \
+  do {                                                                  \
+    if (!static_cast<bool>(condition)) return MINITC_PLACED(condition); \
+  } while (false)
+#define MINITC_PLACED(condition) __FILE__ ":" MINITC_LITERAL(__LINE__) ": " #condition
+#define MINITC_LITERAL(number) MINITC_LITERAL_OF(number)
+#define MINITC_LITERAL_OF(number) #number
 #if defined(MINITC_DEBUG)
 #define MINITC_ASSERT(condition) MINITC_CHECK(condition)
 #define MINITC_IS_DEBUG true
@@ -55,8 +65,12 @@
 
 namespace MINITC_HIDDEN minitc {
 
-// Says on stderr which check failed and aborts. Defined in os.cc.
-[[noreturn]] MINITC_COLD void die_of_check(const char* condition, const char* file, int line);
+// Says on stderr which check failed, and where, and aborts. Defined in os.cc.
+[[noreturn]] MINITC_COLD void die_of_check(const char* failed);
+// The same for what MINITC_EXPECT returned; nothing for null.
+inline void die_if(const char* failed) {
+  if (failed != nullptr) die_of_check(failed);
+}
 
 // `value`, of which the compiler does not know where it comes from.
 template <typename T>

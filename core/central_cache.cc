@@ -20,17 +20,9 @@ void tag(void*& ptr, std::uintptr_t bit) {
 
 }  // namespace
 
-void CentralCache::init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap,
-                        BadPointers& bad) {
-  cls_ = cls;
-  arena_ = &arena;
-  map_ = &map;
-  heap_ = &heap;
-  bad_ = &bad;
-}
-
 // `out` is filled from its end, so that who pops from there gets rising addresses.
-std::size_t CentralCache::refill(void** out, std::size_t count) {
+std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** out,
+                                 std::size_t count) {
   std::size_t from_store = 0;
   std::size_t left = count;
   SpanList made;
@@ -38,7 +30,12 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
     std::size_t spans;
     {
       const LockGuard guard(lock_, *this);
+      const std::size_t left_before = left;
       if (first) {
+        if (cls_ == 0) {
+          cls_ = cls;
+          base_ = base;
+        }
         from_store = std::min(count, stored_);
         stored_ -= from_store;
         void* const* const store = store_.load(std::memory_order_relaxed);
@@ -53,6 +50,7 @@ std::size_t CentralCache::refill(void** out, std::size_t count) {
         if (span == nullptr) break;
         left -= carve_locked(span, out + from_store, left);
       }
+      refilled_ += left_before - left;
       spans = spans_;
     }
     if (left == 0) break;
@@ -72,7 +70,7 @@ void CentralCache::spill(void** objects, std::size_t count, Call call) {
   if (store == nullptr) store = make_store();
   // What the store may take is marked outside the lock. The rest is marked and put into spans in
   // one walk; also where bad pointers are ignored, since their spans may be on their way out.
-  const bool for_store = !store_is_full_.load(std::memory_order_relaxed) && !bad_->ignored();
+  const bool for_store = !store_is_full_.load(std::memory_order_relaxed) && !base_.bad->ignored();
   bool all_good = true;
   if (for_store && !mark_home(objects, count)) report_tagged(objects, count, call);
   SpanList empties;
@@ -120,10 +118,17 @@ Finding CentralCache::find(const void* ptr) const {
 
 CentralStats CentralCache::stats() {
   const LockGuard guard(lock_, *this);
+  std::size_t fresh = 0;  // there are few
+  for (const Span* span = fresh_.front(); span != nullptr; span = span->next) {
+    fresh += span->free_count;
+  }
   return {.spans = spans_,
           .objects = spans_ * size_class().objects,
           .free = free_objects_,
-          .stored = stored_};
+          .stored = stored_,
+          .refilled = refilled_,
+          .partial_spans = partial_spans_,
+          .partial_free = free_objects_ - fresh};
 }
 
 // The small span of this class that `ptr` is in, or null.
@@ -228,8 +233,8 @@ MINITC_COLD void CentralCache::report_tagged(void* const* objects, std::size_t c
   for (std::size_t i = 0; i < count; ++i) {
     const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(objects[i]);
     const void* const ptr = reinterpret_cast<void*>(address & ~(kFreedTag | kNoObjectTag));
-    if ((address & kFreedTag) != 0) bad_->report(call, ptr, {Verdict::kFreed});
-    if ((address & kNoObjectTag) != 0) bad_->report(call, ptr, place_of(ptr).finding);
+    if ((address & kFreedTag) != 0) base_.bad->report(call, ptr, {Verdict::kFreed});
+    if ((address & kNoObjectTag) != 0) base_.bad->report(call, ptr, place_of(ptr).finding);
   }
 }
 
@@ -244,7 +249,7 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
 
 // Up to `wanted` spans with all their objects free. They get their class number under the lock.
 SpanList CentralCache::new_spans(std::size_t wanted) {
-  SpanList spans = heap_->acquire_small(cls_, wanted);
+  SpanList spans = base_.heap->acquire_small(cls_, wanted);
   SpanList without_bits;
   for (Span* span = spans.front(); span != nullptr;) {
     Span* const next = span->next;
@@ -254,7 +259,7 @@ SpanList CentralCache::new_spans(std::size_t wanted) {
     }
     span = next;
   }
-  heap_->release_small(without_bits);
+  base_.heap->release_small(without_bits);
   return spans;
 }
 
@@ -264,8 +269,8 @@ bool CentralCache::make_bits(Span* span) {
   span->bits = span->own_bits;
   if (words > 1) {
     const unsigned shift = MetadataArena::shift_of(2 * words * sizeof(std::uint64_t));
-    void* block = arena_->allocate_block(shift);
-    if (block == nullptr && heap_->feed_arena()) block = arena_->allocate_block(shift);
+    void* block = base_.arena->allocate_block(shift);
+    if (block == nullptr && base_.heap->feed_arena()) block = base_.arena->allocate_block(shift);
     if (block == nullptr) return false;
     span->bits = static_cast<std::uint64_t*>(block);
   }
@@ -280,23 +285,24 @@ bool CentralCache::make_bits(Span* span) {
 }
 
 void CentralCache::delete_spans(SpanList& empties) {
+  if (empties.empty()) return;
   const std::size_t words = size_class().words();
   for (Span* span = empties.front(); words > 1 && span != nullptr; span = span->next) {
-    arena_->deallocate_block(span->bits,
-                             MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
+    base_.arena->deallocate_block(span->bits,
+                                  MetadataArena::shift_of(2 * words * sizeof(std::uint64_t)));
   }
-  heap_->release_small(empties);
+  base_.heap->release_small(empties);
 }
 
 // The store, or null if there is no memory for it. Outside the lock, since the arena may have to
 // ask the OS; of two threads that make one, one gives its own up.
 void** CentralCache::make_store() {
   const unsigned shift = MetadataArena::shift_of(store_capacity() * sizeof(void*));
-  void** const made = static_cast<void**>(arena_->allocate_block(shift));
+  void** const made = static_cast<void**>(base_.arena->allocate_block(shift));
   if (made == nullptr) return nullptr;
   void** first = nullptr;
   if (store_.compare_exchange_strong(first, made, std::memory_order_acq_rel)) return made;
-  arena_->deallocate_block(made, shift);
+  base_.arena->deallocate_block(made, shift);
   return first;
 }
 
@@ -340,10 +346,12 @@ void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
   if (from != 0) {
     lists_[from].remove(span);
     if (lists_[from].empty()) occupied_ &= ~(1U << from);
+    --partial_spans_;
   }
   if (to != 0) {
     lists_[to].push(span);
     occupied_ |= 1U << to;
+    ++partial_spans_;
   }
 }
 
@@ -395,48 +403,6 @@ bool CentralCache::mark_and_send_home_locked(void** objects, std::size_t count, 
       objects, count,
       [&](Span& span, std::size_t index, std::uint64_t mask, std::size_t n)
           MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(&span, index, mask, n, empties); });
-}
-
-// --- Self-check --------------------------------------------------------------------------------
-
-void CentralCache::check() {
-  const LockGuard guard(lock_, *this);
-  check_locked();
-}
-
-std::size_t CentralCache::check_locked() const {
-  void* const* const store = store_.load(std::memory_order_relaxed);
-  for (std::size_t i = 0; i < stored_; ++i) {
-    const Place place = place_of(store[i]);
-    MINITC_CHECK(place.finding.verdict == Verdict::kLive);  // I7
-    const std::uint64_t mask = Span::mask_of(place.index);
-    MINITC_CHECK((place.span->home_word(place.index) & mask) != 0);  // I7
-    MINITC_CHECK((place.span->free_word(place.index) & mask) == 0);  // I7
-  }
-  std::size_t seen = stored_;
-  std::size_t free = 0;
-  for (std::size_t list = 0; list < kLists; ++list) {
-    MINITC_CHECK(lists_[list].empty() == ((occupied_ >> list & 1) == 0));  // I8
-    for (Span* span = lists_[list].front(); span != nullptr; span = span->next) {
-      std::size_t count = 0;
-      for (std::size_t base = 0; base < size_class().objects; base += 64) {
-        const std::uint64_t word = span->free_word(base);
-        MINITC_CHECK((word & ~span->home_word(base).load(std::memory_order_relaxed)) == 0);  // I7
-        count += static_cast<std::size_t>(std::popcount(word));
-      }
-      MINITC_CHECK(count == span->free_count);                                // I8
-      MINITC_CHECK(static_cast<std::size_t>(std::bit_width(count)) == list);  // I8
-      free += count;
-      seen += span->words();
-    }
-  }
-  for (const Span* span = fresh_.front(); span != nullptr; span = span->next) {
-    MINITC_CHECK(span->free_count == size_class().objects);  // I8
-    free += span->free_count;
-    ++seen;
-  }
-  MINITC_CHECK(free == free_objects_);  // I8
-  return seen;
 }
 
 }  // namespace minitc

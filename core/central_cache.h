@@ -36,18 +36,38 @@ namespace MINITC_HIDDEN minitc {
 // Of one class, in objects but for `spans`, taken at one moment.
 struct CentralStats {
   std::size_t spans;
-  std::size_t objects;  // in all spans
-  std::size_t free;     // in spans
-  std::size_t stored;   // in the store
+  std::size_t objects;        // in all spans
+  std::size_t free;           // in spans
+  std::size_t stored;         // in the store
+  std::size_t refilled;       // taken from here so far, also by the parent before a fork
+  std::size_t partial_spans;  // of which some objects are free, and not all
+  std::size_t partial_free;   // free objects in those
+};
+
+// Of one span, at one moment.
+struct SpanUse {
+  bool is_mine = false;  // else the rest says nothing
+  std::size_t free_objects = 0;
+  const char* violation = nullptr;  // what does not hold of its bitmaps
+};
+
+// What the central caches of all classes stand on.
+struct CentralBase {
+  MetadataArena* arena = nullptr;
+  PageMap* map = nullptr;
+  PageHeap* heap = nullptr;
+  BadPointers* bad = nullptr;
 };
 
 class alignas(64) CentralCache {
  public:
   constexpr CentralCache() = default;
-  void init(unsigned cls, MetadataArena& arena, PageMap& map, PageHeap& heap, BadPointers& bad);
 
-  // Puts up to `count` (at least 1) objects into `out` and returns how many; 0 if the OS refuses.
-  std::size_t refill(void** out, std::size_t count) MINITC_EXCLUDES(lock_);
+  // Puts up to `count` (at least 1) objects of class `cls` into `out` and returns how many; 0 if
+  // the OS refuses. The cache is that of `cls` on `base` from the first call on: no class has
+  // objects before, and one that is never used is never written to.
+  std::size_t refill(const CentralBase& base, unsigned cls, void** out, std::size_t count)
+      MINITC_EXCLUDES(lock_);
   // Takes `count` pointers back; the array is undefined afterwards. One that is not an object of
   // this class that is away from home is reported, with `call`; if that returns, it is left out.
   void spill(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
@@ -67,10 +87,13 @@ class alignas(64) CentralCache {
   // Sends the store's objects home, and fresh spans back.
   void trim() MINITC_EXCLUDES(lock_);
   CentralStats stats() MINITC_EXCLUDES(lock_);
-  // Dies if an invariant does not hold. Slow.
-  void check() MINITC_EXCLUDES(lock_);
-  // The same; how many words and objects were looked at.
-  std::size_t check_locked() const MINITC_REQUIRES(lock_);
+  // Of the span that begins at `start`, if it is one of this class.
+  SpanUse use_of(PageId start) MINITC_EXCLUDES(lock_);
+  // The first invariant that does not hold, or null. Slow.
+  const char* violation() MINITC_EXCLUDES(lock_);
+  // The same; counts the words and objects that are looked at.
+  const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(lock_);
+  void check() { die_if(violation()); }
 
   RankedLock<LockRank::kCentral>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
@@ -86,7 +109,7 @@ class alignas(64) CentralCache {
   };
 
   const SizeClass& size_class() const { return kSizeClasses[cls_]; }
-  Span* span_of_page(const void* ptr) const { return map_->span_at(PageId::of(ptr)); }
+  Span* span_of_page(const void* ptr) const { return base_.map->span_at(PageId::of(ptr)); }
   Span* span_of(const void* ptr) const;
   Place place_of(const void* ptr) const;
   template <typename Visit>
@@ -111,16 +134,14 @@ class alignas(64) CentralCache {
   bool mark_and_send_home_locked(void** objects, std::size_t count, SpanList& empties)
       MINITC_REQUIRES(lock_);
   std::size_t store_room_locked() const MINITC_REQUIRES(lock_);
+  const char* violation_of_locked(Span& span) const MINITC_REQUIRES(lock_);
   std::size_t store_capacity() const { return 2 * std::size_t{size_class().batch}; }
 
   RankedLock<LockRank::kCentral> lock_;
 
-  // Constant after init; on a line of its own, since it is read without the lock.
+  // Constant after the first refill; on a line of its own, since it is read without the lock.
   alignas(64) unsigned cls_ = 0;
-  MetadataArena* arena_ = nullptr;
-  PageMap* map_ = nullptr;
-  PageHeap* heap_ = nullptr;
-  BadPointers* bad_ = nullptr;
+  CentralBase base_;
 
   std::atomic<void**> store_{nullptr};  // made at the first spill; what it points to is guarded
   // A hint: the last spill found no room in the store, and nothing was taken out since.
@@ -129,8 +150,10 @@ class alignas(64) CentralCache {
   SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);      // [w]: spans whose free_count has width w
   std::uint32_t occupied_ MINITC_GUARDED_BY(lock_) = 0;  // bit w: lists_[w] is not empty
   SpanList fresh_ MINITC_GUARDED_BY(lock_);              // came with others, not carved yet
+  std::size_t partial_spans_ MINITC_GUARDED_BY(lock_) = 0;  // in lists_
   std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;
+  std::size_t refilled_ MINITC_GUARDED_BY(lock_) = 0;
 };
 
 }  // namespace minitc

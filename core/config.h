@@ -146,6 +146,11 @@ inline constexpr std::uint32_t kPoolChunkFailures = 4;
 
 inline constexpr std::size_t kMetadataChunkBytes = 128 * 1024;
 
+// --- Reports -----------------------------------------------------------------------------------
+
+// Bytes of MINITC_STATS_FILE's value: more than any path that people write.
+inline constexpr std::size_t kMaxStatsPath = 512;
+
 static_assert(kMaxSmall % kPageBytes == 0);
 static_assert(kMaxCachedObjects >= kMaxBatch && kMaxBatch >= 1);
 static_assert(kFirstCachedObjects >= kMinCachedObjects);

@@ -56,10 +56,7 @@ bool Heap::init(const Os& os, const Options& options) {
   map_.init(os_);
   pages_.init(os_, arena_, map_, options);
   bad_.init(options.on_bad_free == Options::kIgnore);
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
-    central_[cls].init(cls, arena_, map_, pages_, bad_);
-  }
-  share_.arena = &arena_;
+  share_.base = {.arena = &arena_, .map = &map_, .heap = &pages_, .bad = &bad_};
   share_.central = central_;
   cache_total_bytes_ = static_cast<std::ptrdiff_t>(options.thread_cache_total);
   share_.budget_bytes.store(cache_total_bytes_);
@@ -94,7 +91,7 @@ void* Heap::take_small(unsigned cls) {
     if (lease.is_held()) return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
   }
   void* object = nullptr;
-  return central_[cls].refill(&object, 1) == 0 ? nullptr : object;
+  return central_[cls].refill(share_.base, cls, &object, 1) == 0 ? nullptr : object;
 }
 
 void* Heap::allocate_aligned(std::size_t bytes, std::size_t alignment) {
@@ -322,17 +319,32 @@ void Heap::tick() {
   if (share_.is_short.exchange(false, std::memory_order_relaxed)) rob_idle_caches(now);
 }
 
-void Heap::gather() {
+void Heap::flush_cache() {
   if (ThreadCache* const cache = current_cache(); cache != nullptr) {
     const CacheLease lease(cache);
     if (lease.is_held()) cache->flush();
   }
+}
+
+void Heap::gather() {
+  flush_cache();
   for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].trim();
 }
 
-void Heap::check() {
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].check();
-  pages_.check();
+const char* Heap::violation() {
+  const char* broken = nullptr;
+  if (const ThreadCache* const cache = current_cache(); cache != nullptr) {
+    broken = cache->violation();
+  }
+  for (unsigned cls = 1; cls < kNumClasses && broken == nullptr; ++cls) {
+    broken = central_[cls].violation();
+  }
+  if (broken == nullptr) broken = pages_.violation();
+  if (broken == nullptr) broken = arena_.violation();
+  if (broken != nullptr) return broken;
+  const LockGuard guard(threads_lock_);
+  std::size_t seen = 0;
+  return violation_locked(seen);
 }
 
 void Heap::check_caches() {
@@ -346,15 +358,14 @@ void Heap::check_caches() {
 }
 
 // Of other threads' caches only the links: their owners change the rest without the lock.
-std::size_t Heap::check_locked() const {
-  std::size_t seen = 0;
+const char* Heap::violation_locked(std::size_t& seen) const {
   const ThreadCache* last = nullptr;
   for (const ThreadCache* cache = threads_; cache != nullptr; cache = cache->next) {
-    MINITC_CHECK(cache->prev == last);
+    MINITC_EXPECT(cache->prev == last);
     last = cache;
     ++seen;
   }
-  return seen;
+  return nullptr;
 }
 
 }  // namespace minitc

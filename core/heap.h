@@ -134,17 +134,23 @@ class Heap {
   // This thread ends: its cache goes, for good.
   void retire_cache();
 
-  // Dies if an invariant does not hold in tiers 2 and 3. Slow.
-  void check();
-  // The same for tier 1, while no other thread uses the heap.
+  // Gives what this thread's cache holds, and its share of the budget, back.
+  void flush_cache();
+
+  // The first invariant that does not hold, or null: of tiers 2 and 3, the metadata, and this
+  // thread's cache. Slow.
+  const char* violation();
+  void check() { die_if(violation()); }
+  // Dies if one of tier 1 does not hold, while no other thread uses the heap.
   void check_caches();
-  // Dies if the list of caches is broken; how many there are.
-  std::size_t check_locked() const MINITC_REQUIRES(threads_lock_);
+  // Of the list of caches; counts them.
+  const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(threads_lock_);
 
   PoolTotals& pool_totals() { return pool_totals_; }
 
  private:
   friend class ForkHold;
+  friend class Inspection;
   friend struct Snapshot;
 
   // This thread's cache, made if it has none yet; null if it may have none.
@@ -167,22 +173,24 @@ class Heap {
   std::size_t size_or_report(const void* ptr, Call call);
 
   std::size_t small_slots_ = 0;  // slots that the fast path serves; 0 until open()
+  // What init() writes lies together, from the end of the map to the beginning of the page heap: a
+  // program that hardly allocates has one page for it.
   PageMap map_;
-  MetadataArena arena_;
-  PageHeap pages_;
-  CentralCache central_[kNumClasses];
-  CacheShare share_;
+  Os os_ = {};
   bool use_caches_ = false;
   pthread_key_t exit_key_ = 0;
-  Os os_ = {};
-  std::ptrdiff_t cache_total_bytes_ = 0;       // budget of all thread caches
+  std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
+  alignas(64) CacheShare share_;
   std::atomic<std::uint32_t> ticked_ms_{0};    // when tick() last did something
   std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
   ThreadCache* next_look_ MINITC_GUARDED_BY(threads_lock_) = nullptr;  // null: at the first
+  alignas(64) MetadataArena arena_;
   BadPointers bad_;
   PoolTotals pool_totals_;
+  PageHeap pages_;
+  CentralCache central_[kNumClasses];
 };
 
 extern constinit Heap g_heap;

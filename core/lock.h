@@ -75,15 +75,18 @@ class MINITC_CAPABILITY("mutex") RankedLock {
     give_up();
   }
 
-  // Debug builds, before each release: owner.check_locked() dies if an invariant of what the lock
-  // guards does not hold, and returns how many things it looked at. A walk over n of them is due
-  // again n / kWalkShare releases later, so that walks do not take longer the more there is. True.
+  // Debug builds, before each release: dies if owner.violation_locked(), which counts the things
+  // that it looks at, finds an invariant of what the lock guards that does not hold. A walk over n
+  // things is due again n / kWalkShare releases later, so that walks do not take longer the more
+  // there is. True.
   template <typename Owner>
   bool walk_if_due(const Owner& owner) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     if (until_walk_ != 0) {
       --until_walk_;
     } else {
-      until_walk_ = static_cast<std::uint32_t>(owner.check_locked() / kWalkShare);
+      std::size_t seen = 0;
+      die_if(owner.violation_locked(seen));
+      until_walk_ = static_cast<std::uint32_t>(seen / kWalkShare);
     }
     return true;
   }
@@ -131,7 +134,7 @@ class MINITC_CAPABILITY("mutex") RankedLock {
 
 // For a lock that guards nothing with invariants of its own.
 struct Unchecked {
-  std::size_t check_locked() const { return 0; }
+  const char* violation_locked(std::size_t& /*seen*/) const { return nullptr; }
 };
 inline constexpr Unchecked kUnchecked;
 

@@ -40,16 +40,21 @@ void MetadataArena::deallocate_block(void* block, unsigned shift) {
   free_[shift] = new (block) FreeBlock{free_[shift]};
 }
 
-std::size_t MetadataArena::check_locked() const {
-  MINITC_CHECK(cursor_ <= limit_);
+const char* MetadataArena::violation() {
+  const LockGuard guard(lock_);
   std::size_t seen = 0;
+  return violation_locked(seen);
+}
+
+const char* MetadataArena::violation_locked(std::size_t& seen) const {
+  MINITC_EXPECT(cursor_ <= limit_);
   for (unsigned shift = kMinShift; shift <= kMaxShift; ++shift) {
     for (const FreeBlock* block = free_[shift]; block != nullptr; block = block->next) {
-      MINITC_CHECK((reinterpret_cast<std::uintptr_t>(block) & (alignment_of(shift) - 1)) == 0);
+      MINITC_EXPECT((reinterpret_cast<std::uintptr_t>(block) & (alignment_of(shift) - 1)) == 0);
       ++seen;
     }
   }
-  return seen;
+  return nullptr;
 }
 
 }  // namespace minitc

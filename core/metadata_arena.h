@@ -52,8 +52,10 @@ class MetadataArena {
   // Bytes taken from the OS or donated.
   std::size_t reserved_bytes() const { return reserved_bytes_.load(std::memory_order_relaxed); }
 
-  // Dies if a free block is not aligned as blocks of its size are; how many there are.
-  std::size_t check_locked() const MINITC_REQUIRES(lock_);
+  // Says if a free block is not aligned as blocks of its size are; null if all are. Slow.
+  const char* violation() MINITC_EXCLUDES(lock_);
+  // The same; counts the blocks.
+  const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kMetadata>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 

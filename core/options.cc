@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/cgroup.h"
+#include "core/config.h"
 #include "core/os.h"
 
 namespace minitc {
@@ -38,6 +39,11 @@ const OptionRow kOptionRows[kOptionCount] = {
      "after the message about a bad pointer: abort, or ignore the call and go on", kOnBadFree},
     {"MINITC_KEEP_DEEPBIND", &Options::keep_deepbind, 0, 1, OptionRow::kNumber,
      "dlopen heeds RTLD_DEEPBIND: plugins may then use libc's malloc"},
+    {"MINITC_STATS_INTERVAL", &Options::stats_interval, 1, 86'400'000, OptionRow::kNumber,
+     "milliseconds between two lines of MINITC_STATS_FILE, at least"},
+    {"MINITC_STATS_FILE", nullptr, 1, kMaxStatsPath, OptionRow::kNumber,
+     "append lines of JSON to this file; %p stands for the process id", nullptr,
+     &Options::stats_file},
 };
 
 namespace {
@@ -98,6 +104,14 @@ void list_words(const OptionRow& row, Text& line) {
   line << ", ignored";
 }
 
+// Sets the path that `s` is, or says why it is none.
+const char* refuse_path(const char* s, const OptionRow& row, Options& options) {
+  if (*s != '/') return ": not an absolute path, ignored";
+  if (strlen(s) > row.max) return ": too long a path, ignored";
+  options.*row.path = s;
+  return nullptr;
+}
+
 void parse_one(const char* variable, Options& options, void (*complain)(const Text&)) {
   const char* const equals = strchr(variable, '=');
   if (equals == nullptr) return;
@@ -108,6 +122,11 @@ void parse_one(const char* variable, Options& options, void (*complain)(const Te
     std::size_t value = 0;
     const char* const text = equals + 1;
     const char* error = nullptr;
+    if (row.path != nullptr) {
+      error = refuse_path(text, row, options);
+      if (error == nullptr) return;
+      return complain(line << row.name << error);
+    }
     line << variable;
     if (row.words != nullptr) {
       if (!parse_word(text, row, value)) error = ": not one of ";
@@ -145,8 +164,12 @@ void parse_options(const char* const* environment, Options& options,
 
 void describe_options(const Options& options, Text& text) {
   for (const OptionRow& row : kOptionRows) {
-    const std::size_t value = options.*row.field;
     text << ' ' << row.name << '=';
+    if (row.path != nullptr) {
+      if (options.*row.path != nullptr) text << options.*row.path;
+      continue;
+    }
+    const std::size_t value = options.*row.field;
     row.words == nullptr ? text << value : text << row.words[value];
   }
 }

@@ -22,6 +22,8 @@ struct Options {
   std::size_t huge_pages = kAuto;
   std::size_t on_bad_free = kAbort;
   std::size_t keep_deepbind = 0;
+  std::size_t stats_interval = 1000;
+  const char* stats_file = nullptr;  // part of the environment, which the program may overwrite
 
   enum : std::size_t { kAbort, kIgnore };   // of on_bad_free
   enum : std::size_t { kDecommit, kOffer };  // of release
@@ -40,9 +42,11 @@ struct OptionRow {
   } form;
   const char* help;
   const char* const* words = nullptr;  // names of the values from 0 to max; null: they are numbers
+  // Instead of `field`: the value is an absolute path of `min` to `max` bytes.
+  const char* Options::*path = nullptr;
 };
 
-inline constexpr std::size_t kOptionCount = 11;
+inline constexpr std::size_t kOptionCount = 13;
 extern const OptionRow kOptionRows[kOptionCount];
 
 // Sets what `environment` (as environ; null: empty) says of options. Variables that begin with

@@ -8,6 +8,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -208,11 +209,36 @@ void die(const Text& text) {
   abort();
 }
 
-void die_of_check(const char* condition, const char* file, int line) {
+void die_of_check(const char* failed) {
   Text text;
-  text << "internal error: " << file << ':' << static_cast<std::size_t>(line) << ": " << condition;
+  text << "internal error: " << failed;
   die(text);
 }
+
+bool append_to_file(const char* path, const char* data, std::size_t bytes) {
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  const long fd = system_call(SYS_openat, AT_FDCWD, as_long(path), kFlags, 0644);
+  if (failed(fd)) return false;
+  long written;
+  do {
+    written = system_call(SYS_write, fd, as_long(data), static_cast<long>(bytes));
+  } while (written == -EINTR);
+  system_call(SYS_close, fd, 0, 0);
+  return written == static_cast<long>(bytes);
+}
+
+namespace {
+std::size_t read_clock_ms(clockid_t clock) {
+  timespec now = {};
+  system_call(SYS_clock_gettime, clock, as_long(&now), 0);
+  return static_cast<std::size_t>(now.tv_sec) * 1000 +
+         static_cast<std::size_t>(now.tv_nsec) / 1000000;
+}
+}  // namespace
+
+std::size_t monotonic_ms() { return read_clock_ms(CLOCK_MONOTONIC); }
+std::size_t wall_clock_ms() { return read_clock_ms(CLOCK_REALTIME); }
+std::size_t process_id() { return static_cast<std::size_t>(system_call(SYS_getpid, 0, 0, 0)); }
 
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected) {
   system_call(SYS_futex, as_long(&word), FUTEX_WAIT_PRIVATE, static_cast<long>(expected));

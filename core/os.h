@@ -69,6 +69,14 @@ void say(const Text& text);
 // As say(), then abort().
 [[noreturn]] MINITC_COLD void die(const Text& text);
 
+// Appends to a file, which is made if need be, in one call of write: lines of several processes do
+// not mix. False if the kernel refuses or takes only a part. Does not wait for a reader of a pipe.
+bool append_to_file(const char* path, const char* data, std::size_t bytes);
+// Of a clock that only goes forward; since 1970.
+std::size_t monotonic_ms();
+std::size_t wall_clock_ms();
+std::size_t process_id();
+
 // Sleeps while `word` is `expected`, at most until woken; may return at any time.
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected);
 void futex_wake_one(const std::atomic<std::uint32_t>& word);

@@ -78,6 +78,8 @@ Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
     put_in_use_locked(span, SpanState::kLarge);
     stats_.large += span->length;
     ++stats_.large_count;
+    ++stats_.large_acquired;
+    stats_.large_acquired_pages += span->length;
     return true;
   });
   return span;
@@ -303,49 +305,67 @@ void PageHeap::drop_locked(Span* span) {
 
 // --- Self-check --------------------------------------------------------------------------------
 
-void PageHeap::check_run_locked(const Span* run, SpanState state) const {
-  MINITC_CHECK(run->state == state);                          // I3
-  MINITC_CHECK(map_->span_at(run->start) == run);             // I4
-  MINITC_CHECK(map_->span_at(run->end() - kOnePage) == run);  // I4
+const char* PageHeap::list_spans(PageId& from, SpanView* out, std::size_t& count) {
+  const std::size_t room = count;
+  const LockGuard guard(lock_);
+  for (count = 0; count < room; ++count) {
+    from = map_->next_registered(from);
+    const Span* const span = map_->span_at(from);
+    if (span == nullptr) break;
+    MINITC_EXPECT(span->start == from);                            // I4
+    MINITC_EXPECT(span->length != PageCount{});                    // I4
+    MINITC_EXPECT(map_->span_at(span->end() - kOnePage) == span);  // I4
+    out[count] = {.start = from,
+                  .length = span->length,
+                  .state = span->state,
+                  .cls = map_->class_at(from.address())};
+    MINITC_EXPECT((out[count].cls != 0) == (span->state == SpanState::kSmall));  // I4
+    from = span->end();
+  }
+  return nullptr;
+}
+
+const char* PageHeap::violation_of_locked(const Span* run, SpanState state) const {
+  MINITC_EXPECT(run->state == state);                          // I3
+  MINITC_EXPECT(map_->span_at(run->start) == run);             // I4
+  MINITC_EXPECT(map_->span_at(run->end() - kOnePage) == run);  // I4
+  if (state == SpanState::kKept) return nullptr;
   for (const Span* const other :
        {map_->span_at(run->start - kOnePage), map_->span_at(run->end())}) {
-    MINITC_CHECK(other == nullptr || other->state != state);  // I5
+    MINITC_EXPECT(other == nullptr || other->state != state);  // I5
   }
+  return nullptr;
 }
 
-void PageHeap::check() {
-  const LockGuard guard(lock_, *this);
-  check_locked();
-}
-
-std::size_t PageHeap::check_locked() const {
+const char* PageHeap::violation() {
+  const LockGuard guard(lock_);
   std::size_t seen = 0;
+  return violation_locked(seen);
+}
+
+const char* PageHeap::violation_locked(std::size_t& seen) const {
+  const char* broken = nullptr;
   PageCount free;
   PageCount returned;
-  free_.for_each([&](const Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    check_run_locked(run, SpanState::kFree);
-    free += run->length;
-    ++seen;
-  });
-  returned_.for_each([&](const Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    check_run_locked(run, SpanState::kReturned);
-    returned += run->length;
-    ++seen;
-  });
   PageCount kept;
+  const auto look = [&](const Span* run, SpanState state, PageCount& sum)
+                        MINITC_NO_THREAD_SAFETY_ANALYSIS {
+                          if (broken == nullptr) broken = violation_of_locked(run, state);
+                          sum += run->length;
+                          ++seen;
+                        };
+  free_.for_each([&](const Span* run) { look(run, SpanState::kFree, free); });
+  returned_.for_each([&](const Span* run) { look(run, SpanState::kReturned, returned); });
   for (const SpanList& list : kept_) {
     for (const Span* span = list.front(); span != nullptr; span = span->next) {
-      MINITC_CHECK(span->state == SpanState::kKept);                // I3
-      MINITC_CHECK(map_->span_at(span->start) == span);             // I4
-      MINITC_CHECK(map_->span_at(span->end() - kOnePage) == span);  // I4
-      kept += span->length;
-      ++seen;
+      look(span, SpanState::kKept, kept);
     }
   }
-  MINITC_CHECK(free == free_.pages() && returned == returned_.pages() &&
-               kept == kept_pages_);                                                   // I3
-  MINITC_CHECK(stats_.mapped == stats_.in_use + free + kept + returned + returning_);  // I4
-  return seen;
+  if (broken != nullptr) return broken;
+  MINITC_EXPECT(free == free_.pages() && returned == returned_.pages() &&
+                kept == kept_pages_);                                                   // I3
+  MINITC_EXPECT(stats_.mapped == stats_.in_use + free + kept + returned + returning_);  // I4
+  return nullptr;
 }
 
 }  // namespace minitc

@@ -37,6 +37,16 @@ struct PageHeapStats {
   PageCount peak;      // largest in_use so far
   std::size_t large_count;
   std::size_t returned_calls;  // runs given back to the OS so far
+  std::size_t large_acquired;  // large spans so far
+  PageCount large_acquired_pages;
+};
+
+// A span at one moment.
+struct SpanView {
+  PageId start;
+  PageCount length;
+  SpanState state;
+  unsigned cls;  // kSmall: the size class, else 0
 };
 
 class PageHeap {
@@ -88,10 +98,15 @@ class PageHeap {
   // What page `ptr` is in, for pointers that are no small object. Slow.
   Finding find(const void* ptr) MINITC_EXCLUDES(lock_);
   PageHeapStats stats() MINITC_EXCLUDES(lock_);
-  // Dies if an invariant does not hold. Slow.
-  void check() MINITC_EXCLUDES(lock_);
-  // The same; how many runs were looked at.
-  std::size_t check_locked() const MINITC_REQUIRES(lock_);
+  // Puts up to `count` spans, of whatever state, into `out`, in order of address from page `from`
+  // on; sets `count` to how many they are and `from` to where to go on. What does not hold of one
+  // of them, or null.
+  const char* list_spans(PageId& from, SpanView* out, std::size_t& count) MINITC_EXCLUDES(lock_);
+  // The first invariant that does not hold, or null. Slow.
+  const char* violation() MINITC_EXCLUDES(lock_);
+  // The same; counts the runs that are looked at.
+  const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(lock_);
+  void check() { die_if(violation()); }
 
   RankedLock<LockRank::kPageHeap>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
@@ -166,7 +181,7 @@ class PageHeap {
       MINITC_EXCLUDES(lock_);
   PageCount end_returns(Span* const* runs, std::size_t count, std::size_t returned, Keep keep)
       MINITC_EXCLUDES(lock_);
-  void check_run_locked(const Span* run, SpanState state) const MINITC_REQUIRES(lock_);
+  const char* violation_of_locked(const Span* run, SpanState state) const MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kPageHeap> lock_;
 

@@ -1,10 +1,13 @@
 #include "core/page_map.h"
 
+#include <algorithm>
+
 namespace minitc {
 
 void PageMap::init(const Os& os) {
   os_ = &os;
   root_limit_ = kRootEntries;
+  first_leaf_ = kRootEntries;
 }
 
 Span* PageMap::last_span_up_to(PageId page, PageCount pages) const {
@@ -18,6 +21,17 @@ Span* PageMap::last_span_up_to(PageId page, PageCount pages) const {
   return nullptr;
 }
 
+PageId PageMap::next_registered(PageId page) const {
+  page = std::max(page, PageId{first_leaf_ << kLeafShift});
+  const PageId end{end_leaf_ << kLeafShift};
+  while (page < end) {
+    const Leaf* const leaf = leaf_of(page);
+    if (leaf != nullptr && leaf->span[index_of(page)] != nullptr) return page;
+    page = page + PageCount{leaf != nullptr ? 1 : kLeafPages - index_of(page)};
+  }
+  return end;
+}
+
 bool PageMap::ensure(PageId start, PageCount pages) {
   const std::size_t last = (start.value + pages.value - 1) >> kLeafShift;
   if (last >= kRootEntries) return false;
@@ -27,6 +41,8 @@ bool PageMap::ensure(PageId start, PageCount pages) {
     if (leaf == nullptr) return false;
     root_[i] = reinterpret_cast<std::intptr_t>(leaf) - reinterpret_cast<std::intptr_t>(this);
     leaves_.fetch_add(1, std::memory_order_relaxed);
+    first_leaf_ = std::min(first_leaf_, i);
+    end_leaf_ = std::max(end_leaf_, i + 1);
   }
   return true;
 }

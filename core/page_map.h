@@ -50,6 +50,9 @@ class PageMap {
   // The span of the last page that has one among the `pages` that end with `page`, or null. Slow.
   Span* last_span_up_to(PageId page, PageCount pages) const;
 
+  // The first page from `page` on that has a span, or one beyond all entries. Slow.
+  PageId next_registered(PageId page) const;
+
   // Makes room for entries of the pages. False if the OS refuses.
   bool ensure(PageId start, PageCount pages);
   // All below need ensure() once for the pages.
@@ -88,6 +91,8 @@ class PageMap {
   std::ptrdiff_t root_[kRootEntries] = {};  // bytes from this to the leaf
   std::size_t root_limit_ = 0;
   std::atomic<std::size_t> leaves_{0};
+  std::size_t first_leaf_ = 0;  // bounds of the root's entries that lead to leaves
+  std::size_t end_leaf_ = 0;
   const Os* os_ = nullptr;
 };
 

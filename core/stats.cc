@@ -1,5 +1,7 @@
 #include "core/stats.h"
 
+#include "core/os.h"
+
 namespace minitc {
 
 void Snapshot::take(Heap& heap, Snapshot& out) {
@@ -19,6 +21,9 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
     ClassStats& stats = out.classes[cls];
     stats.spans = central.spans;
     stats.central = central.free + central.stored;
+    stats.refilled = central.refilled;
+    stats.pinned = central.partial_free;
+    stats.pinning = central.partial_spans * kSizeClasses[cls].objects - central.partial_free;
     const std::size_t away = central.objects - stats.central;
     // Objects may have come home since the caches were counted.
     if (stats.thread_cached > away) stats.thread_cached = away;
@@ -41,6 +46,8 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
   out.free_runs_returned = pages.returned_calls;
   out.pools = heap.pool_totals_.pools.load(std::memory_order_relaxed);
   out.pool_bytes = heap.pool_totals_.bytes.load(std::memory_order_relaxed);
+  out.large_acquired = pages.large_acquired;
+  out.large_acquired_bytes = pages.large_acquired_pages.bytes();
 }
 
 void report_text(const Snapshot& s, LineSink sink, void* context) {
@@ -73,7 +80,7 @@ void report_text(const Snapshot& s, LineSink sink, void* context) {
          context);
   }
   sink(Text() << "libminitc:    size class     spans      live  thread-cached   central   "
-                 "live bytes\n",
+                 "live bytes  pinned bytes  by objects\n",
        context);
   for (unsigned cls = 1; cls < kNumClasses; ++cls) {
     const ClassStats& c = s.classes[cls];
@@ -85,9 +92,63 @@ void report_text(const Snapshot& s, LineSink sink, void* context) {
                  .column(c.thread_cached, 15)
                  .column(c.central, 10)
                  .column(c.live * kSizeClasses[cls].bytes, 13)
+                 .column(c.pinned * kSizeClasses[cls].bytes, 14)
+                 .column(c.pinning, 12)
              << '\n',
          context);
   }
+}
+
+void report_json(const Snapshot& s, const char* event, const Options& options, LineSink sink,
+                 void* context) {
+  sink(Text() << "{\"format\":1,\"event\":\"" << event << "\",\"pid\":" << process_id()
+              << ",\"time_ms\":" << wall_clock_ms() << ",\"monotonic_ms\":" << monotonic_ms()
+              << ",\"options\":",
+       context);
+  char before = '{';
+  for (const OptionRow& row : kOptionRows) {
+    if (row.path != nullptr) continue;  // it might need escapes
+    Text text;
+    text << before << '"' << row.name << "\":";
+    const std::size_t value = options.*row.field;
+    row.words == nullptr ? text << value : text << '"' << row.words[value] << '"';
+    sink(text, context);
+    before = ',';
+  }
+  sink(Text() << "},", context);
+  const struct {
+    const char* name;
+    std::size_t value;
+  } rows[] = {{"live", s.live},
+              {"thread_cached", s.thread_cached},
+              {"central", s.central},
+              {"page_heap_free", s.page_heap_free},
+              {"returned", s.returned},
+              {"mapped", s.mapped},
+              {"metadata", s.metadata},
+              {"peak", s.peak},
+              {"large_bytes", s.large_bytes},
+              {"large_count", s.large_count},
+              {"large_acquired", s.large_acquired},
+              {"large_acquired_bytes", s.large_acquired_bytes},
+              {"free_runs_returned", s.free_runs_returned},
+              {"threads", s.threads}};
+  for (const auto& row : rows) {
+    sink(Text() << '"' << row.name << "\":" << row.value << ',', context);
+  }
+  sink(Text() << "\"classes\":[", context);
+  const char* comma = "";
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const ClassStats& c = s.classes[cls];
+    if (c.spans == 0 && c.refilled == 0) continue;
+    sink(Text() << comma << "{\"bytes\":" << kSizeClasses[cls].bytes << ",\"spans\":" << c.spans
+                << ",\"live\":" << c.live << ",\"thread_cached\":" << c.thread_cached
+                << ",\"central\":" << c.central << ",\"refilled\":" << c.refilled
+                << ",\"pinned\":" << c.pinned << ",\"pinning\":" << c.pinning << '}',
+         context);
+    comma = ",";
+  }
+  sink(Text() << "]}", context);
 }
 
 void report_xml(const Snapshot& s, LineSink sink, void* context) {

@@ -118,10 +118,10 @@ void* ThreadCache::refill(unsigned cls) {
   const std::size_t batch = kSizeClasses[cls].batch;
   if (room == 0) {
     void* object = nullptr;
-    return central(cls).refill(&object, 1) == 0 ? nullptr : object;
+    return refill(cls, &object, 1) == 0 ? nullptr : object;
   }
   const std::size_t count =
-      central(cls).refill(base_[cls], std::clamp(turned ? room / 2 : room, std::size_t{1}, batch));
+      refill(cls, base_[cls], std::clamp(turned ? room / 2 : room, std::size_t{1}, batch));
   if (count == 0) return nullptr;
   cursor_[cls] = base_[cls] + count;
   return pop(cls);
@@ -215,7 +215,7 @@ bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
   void** array = nullptr;
   if (objects != 0) {
     array = static_cast<void**>(
-        share_->arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
+        share_->base.arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
     if (array == nullptr) return false;
     if (used != 0) memcpy(array, base_[cls], used * sizeof(void*));
   }
@@ -232,7 +232,7 @@ bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
   base_[cls] = array;
   width_[cls] = static_cast<std::uint8_t>(std::bit_width(objects));
   if (before != 0) {
-    share_->arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
+    share_->base.arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
   }
   return true;
 }
@@ -286,18 +286,19 @@ std::size_t ThreadCache::cached_objects(unsigned cls) const {
   return count < 0 || count > kSizeClasses[cls].max_cached ? 0 : static_cast<std::size_t>(count);
 }
 
-void ThreadCache::check() const {
+const char* ThreadCache::violation() const {
   std::size_t bytes = 0;
   for (unsigned cls = 0; cls < kNumClasses; ++cls) {
-    MINITC_CHECK((in_use_[cls / 64] >> (cls % 64) & 1) == (capacity(cls) != 0 ? 1 : 0));  // I9
+    MINITC_EXPECT((in_use_[cls / 64] >> (cls % 64) & 1) == (capacity(cls) != 0 ? 1 : 0));  // I9
     bytes += capacity(cls) * kSizeClasses[cls].bytes;
     if (is_parked()) continue;
-    MINITC_CHECK(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);  // I9
-    MINITC_CHECK(cursor_[cls] <= limit_[cls]);                               // I9
-    MINITC_CHECK(limit_[cls] == base_[cls] + capacity(cls));                 // I9
+    MINITC_EXPECT(base_[cls] <= floor_[cls] && floor_[cls] <= cursor_[cls]);  // I9
+    MINITC_EXPECT(cursor_[cls] <= limit_[cls]);                               // I9
+    MINITC_EXPECT(limit_[cls] == base_[cls] + capacity(cls));                 // I9
   }
   const bool is_robbed = state_.load(std::memory_order_relaxed) == State::kRobbed;
-  MINITC_CHECK(is_robbed ? drawn_bytes() <= bytes : drawn_bytes() == bytes);  // I10
+  MINITC_EXPECT(is_robbed ? drawn_bytes() <= bytes : drawn_bytes() == bytes);  // I10
+  return nullptr;
 }
 
 }  // namespace minitc

@@ -40,7 +40,7 @@ namespace MINITC_HIDDEN minitc {
 
 // What all thread caches share. `budget_bytes` is what they may still add to their capacities.
 struct CacheShare {
-  MetadataArena* arena = nullptr;
+  CentralBase base;
   CentralCache* central = nullptr;  // kNumClasses of them
   std::atomic<std::ptrdiff_t> budget_bytes{0};
   std::atomic<bool> is_short{false};  // a cache was refused capacity
@@ -101,8 +101,9 @@ class ThreadCache {
   }
   // The child of a fork has this cache alone: false if a thread that it has not was at work on it.
   bool survives_fork() const { return state_.load(std::memory_order_relaxed) != State::kTaken; }
-  // While the owner is not at work. Dies if an invariant does not hold.
-  void check() const;
+  // While the owner is not at work. The first invariant that does not hold, or null.
+  const char* violation() const;
+  void check() const { die_if(violation()); }
 
   // The list of all caches, guarded by the heap's threads lock.
   ThreadCache* prev = nullptr;
@@ -120,6 +121,9 @@ class ThreadCache {
   };
 
   CentralCache& central(unsigned cls) const { return share_->central[cls]; }
+  std::size_t refill(unsigned cls, void** out, std::size_t count) {
+    return central(cls).refill(share_->base, cls, out, count);
+  }
   std::size_t capacity(unsigned cls) const {  // 0 or a power of two
     return (std::size_t{1} << width_[cls]) >> 1;
   }

@@ -13,6 +13,7 @@
 
 #include "core/heap.h"
 #include "core/stats.h"
+#include "core/stats_file.h"
 #include "preload/bootstrap_arena.h"
 #include "preload/glibc_malloc.h"
 #include "preload/init.h"
@@ -23,20 +24,26 @@ namespace minitc {
 void* allocate_or_null(std::size_t bytes) {
   if (bytes > PTRDIFF_MAX) return nullptr;
   if (!heap_is_usable()) return bootstrap_allocate(bytes, kMinAlign);
-  return g_heap.allocate_slow(bytes);
+  void* const object = g_heap.allocate_slow(bytes);
+  g_stats_file.tick(g_heap);
+  return object;
 }
 
 void* allocate_aligned_or_null(std::size_t alignment, std::size_t bytes) {
   if (!is_power_of_two(alignment) || alignment > PTRDIFF_MAX || bytes > PTRDIFF_MAX) return nullptr;
   if (!heap_is_usable()) return bootstrap_allocate(bytes, alignment);
-  return g_heap.allocate_aligned(bytes, alignment);
+  void* const object = g_heap.allocate_aligned(bytes, alignment);
+  g_stats_file.tick(g_heap);
+  return object;
 }
 
 MINITC_COLD void free_slow(void* ptr) {
   if (ptr == nullptr) return;
   if (bootstrap_owns(ptr)) return bootstrap_deallocate(ptr);
   // Not usable: in a signal handler that interrupted the heap. The object is lost.
-  if (heap_is_usable()) g_heap.deallocate_slow(ptr, call_site());
+  if (!heap_is_usable()) return;
+  g_heap.deallocate_slow(ptr, call_site());
+  g_stats_file.tick(g_heap);
 }
 
 MINITC_OWN("malloc") void* own_malloc(std::size_t bytes) noexcept;

@@ -9,6 +9,7 @@
 #include "core/options.h"
 #include "core/os.h"
 #include "core/stats.h"
+#include "core/stats_file.h"
 #include "preload/interface.h"
 #include "preload/minitc.h"
 
@@ -23,7 +24,7 @@ namespace {
 // called or read through the GOT. Before, it holds 0 or the address it was linked at. Volatile, or
 // the compiler would know better.
 const volatile void* volatile relocation_probe = &relocation_probe;
-bool constructors_run = false;
+bool awaits_constructors = true;
 
 // glibc's fork takes the lock of stdio's list of streams after the handlers ran. Who holds that
 // lock may wait for a stream, and who holds a stream may wait for memory: it has to come before our
@@ -48,6 +49,7 @@ void after_fork_in_parent() {
 
 void after_fork_in_child() {
   ForkHold::child(g_heap);
+  g_stats_file.after_fork_in_child();
   if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
 }
 
@@ -73,7 +75,7 @@ void warn_of_idle_sanitizer() {
 // from the functions called below or from another thread, is served by the bootstrap arena.
 bool start_heap() {
   if (relocation_probe != &relocation_probe || t_cache == nullptr) return false;
-  if (environ == nullptr && !constructors_run) return false;
+  if (environ == nullptr && awaits_constructors) return false;
   Stage expected = Stage::kCold;
   if (!g_stage.compare_exchange_strong(expected, Stage::kStarting)) {
     return expected == Stage::kReady;
@@ -82,6 +84,7 @@ bool start_heap() {
   mute_if_stderr_is_closed();
   if (getauxval(AT_SECURE) == 0) parse_options(environ, g_options, say);
   g_heap.init(kernel_os(), g_options);
+  g_stats_file.init(g_options);
   g_stage.store(Stage::kReady, std::memory_order_release);
   g_heap.open();
 
@@ -100,11 +103,12 @@ bool start_heap() {
 namespace {
 
 [[gnu::constructor]] void start_at_load() {
-  constructors_run = true;
+  awaits_constructors = false;
   heap_is_usable();
 }
 
 [[gnu::destructor]] void report_at_end() {
+  if (g_options.stats_file != nullptr) g_stats_file.write(g_heap, "exit");
   if (g_options.stats == 0) return;
   Snapshot snapshot;
   Snapshot::take(g_heap, snapshot);
@@ -114,5 +118,3 @@ namespace {
 
 }  // namespace
 }  // namespace minitc
-
-const char* minitc_version(void) { return MINITC_VERSION; }

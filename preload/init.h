@@ -9,7 +9,8 @@
 
 namespace MINITC_HIDDEN minitc {
 
-enum class Stage : unsigned char { kCold, kStarting, kReady };
+// Not 0 at first: what the start writes then lies in .data, in one page with the options.
+enum class Stage : unsigned char { kCold = 1, kStarting, kReady };
 extern std::atomic<Stage> g_stage;
 
 // Constant once the stage is kReady.

@@ -7,8 +7,8 @@ Usage: check_invariants.py [--table]
   core/, preload/           MINITC_ASSERT(span->used <= span->capacity);  // I7
   test/                     TEST_CASE("a span goes back when its last object comes home", "[I7]")
 
-Each number must be in all three, and in the document once. A static_assert or a MINITC_CHECK will
-do as well as a MINITC_ASSERT.
+Each number must be in all three, and in the document once. A static_assert, a MINITC_CHECK or a
+MINITC_EXPECT will do as well as a MINITC_ASSERT.
 """
 
 import collections
@@ -18,7 +18,7 @@ import sys
 
 DOCUMENT = pathlib.Path("docs/invariants.md")
 SENTENCE = re.compile(r"^[-*] \*\*I(\d+)\*\*[ .:]+(.*)$", re.M)
-ASSERT = re.compile(r"\b(?:MINITC_ASSERT|MINITC_CHECK|static_assert)\s*\(")
+ASSERT = re.compile(r"\b(?:MINITC_ASSERT|MINITC_CHECK|MINITC_EXPECT|static_assert)\s*\(")
 NUMBERS = re.compile(r"[ \t]*//[ \t]*(I\d+(?:[ ,]+I\d+)*)\b")
 TEST_CASE = re.compile(r'\b(?:TEMPLATE_)?TEST_CASE\s*\(\s*((?:"(?:[^"\\]|\\.)*"\s*,?\s*)+)')
 

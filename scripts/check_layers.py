@@ -24,9 +24,10 @@ LAYERS = [
     "page_map run_index",
     "page_heap",
     "central_cache page_return page_take",
-    "thread_cache",
+    "thread_cache central_check",
     "heap",
-    "stats fork region_pool",
+    "stats fork inspection region_pool",
+    "stats_file",
 ]
 
 # Types and templates that compile to nothing, and the kernel and libc calls that do not allocate.

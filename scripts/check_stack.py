@@ -18,9 +18,10 @@ import sys
 # In bytes. Reports hold the figures of all classes, and are called by programs that ask for them.
 FRAME_LIMIT = 1024
 CHAIN_LIMIT = 3072
-REPORT_FRAME_LIMIT = 4096
-REPORT_CHAIN_LIMIT = 6144
-REPORTS = {"malloc_info", "malloc_stats", "mallinfo", "mallinfo2",
+REPORT_FRAME_LIMIT = 6144
+REPORT_CHAIN_LIMIT = 8192
+REPORTS = {"malloc_info", "malloc_stats", "mallinfo", "mallinfo2", "minitc_stats", "minitc_stats_json",
+           "minitc_for_each_span",
            "minitc::{anonymous}::report_at_end()"}
 
 # What is called through a pointer: the table of the OS and what takes the lines of reports and

@@ -13,10 +13,18 @@ _minitc() {
   local current=${COMP_WORDS[COMP_CWORD]} part=${COMP_WORDS[1]} i valued
   COMPREPLY=()
   if [ "$COMP_CWORD" -eq 1 ]; then
-    mapfile -t COMPREPLY < <(compgen -W 'run check compare --help --version' -- "$current")
+    mapfile -t COMPREPLY < <(compgen -W 'run check compare stats top report --help --version' -- "$current")
     return
   fi
-  case $part in run | check | compare) ;; *) return ;; esac
+  case $part in
+    run | check | compare) ;;
+    stats | top | report)
+      mapfile -t COMPREPLY < <(compgen -f -- "$current"
+        [[ $current == -* ]] && compgen -W "$(_minitc_options "$part")" -- "$current"
+        [[ $current =~ ^[0-9]+$ ]] && cd /proc && compgen -G "$current*")
+      return ;;
+    *) return ;;
+  esac
 
   # Where the user's own command begins: behind --, or at the first word that is no option.
   valued=" $(_minitc_valued "$part" | tr '\n' ' ')"
@@ -29,7 +37,7 @@ _minitc() {
   done
   if [ "$i" -gt "$COMP_CWORD" ]; then # a value
     case ${COMP_WORDS[COMP_CWORD - 1]} in
-      --lib | --json | --svg | --stdin) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+      --lib | --json | --svg | --stdin | --stats-file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
       --on-bad-free) mapfile -t COMPREPLY < <(compgen -W 'abort ignore' -- "$current") ;;
       --with)
         local before=

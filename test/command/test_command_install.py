@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PARTS = ["run", "check", "compare"]
+PARTS = ["run", "check", "compare", "stats", "top", "report"]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_completion_offers_every_option(run_plain, part):
 
 
 @pytest.mark.parametrize("words, expected", [
-    (["co"], ["compare"]), (["run", "--sta"], ["--stats"]), (["run", "--on-bad-free", "i"], ["ignore"]),
+    (["co"], ["compare"]), (["run", "--ver"], ["--verbose"]), (["run", "--on-bad-free", "i"], ["ignore"]),
     (["compare", "--with", "glibc,je"], ["glibc,jemalloc"]), (["nonsense", "x"], []),
     (["compare", "-n", "3", "--with", "glibc", "redis-serv"], ["redis-server"]),
     (["run", "--stats", "--", "redis-serv"], ["redis-server"]),

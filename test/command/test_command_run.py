@@ -36,6 +36,8 @@ def test_every_option_of_the_library_has_a_flag(minitc, run_ok):
     (["--thread-cache-total", "64K"], "MINITC_THREAD_CACHE_TOTAL", "65536"),
     (["--free-bound=3M"], "MINITC_FREE_BOUND", "3145728"),
     (["--on-bad-free", "ignore"], "MINITC_ON_BAD_FREE", "ignore"),
+    (["--stats-interval", "10"], "MINITC_STATS_INTERVAL", "10"),
+    (["--stats-file=/dev/null"], "MINITC_STATS_FILE", "/dev/null"),
     (["--keep-deepbind"], "MINITC_KEEP_DEEPBIND", "1")])
 def test_option(minitc, flags, variable, value):
   result = minitc("run", "--verbose", *flags, "--", PYTHON, "-c", "")
@@ -44,6 +46,13 @@ def test_option(minitc, flags, variable, value):
   # Nothing else was touched.
   others = banner(minitc("run", "--verbose", PYTHON, "-c", "").stderr)
   assert {**others, variable: value} == options and others != options
+
+
+def test_a_file_is_the_users_own(minitc, tmp_path):
+  """Relative to the user's folder, and with no lines of the command's own trial."""
+  result = minitc("run", "--stats-file", "lines.%p", "--", PYTHON, "-c", "import os; print(os.getpid())",
+                  cwd=tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == [f"lines.{result.stdout.strip()}"]
 
 
 def test_options_of_the_environment_stay(minitc):

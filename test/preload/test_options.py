@@ -14,7 +14,7 @@ def quantities(report):
 
 def class_rows(report):
   """The rows of the size-class table, as numbers."""
-  rows = re.findall(r"^libminitc:((?: +\d+){6})$", report, re.MULTILINE)
+  rows = re.findall(r"^libminitc:((?: +\d+){8})$", report, re.MULTILINE)
   return [tuple(map(int, row.split())) for row in rows]
 
 
@@ -116,8 +116,9 @@ def test_report_has_a_row_per_class(run_ok, build):
   assert len(rows) >= 30
   sizes = [row[0] for row in rows]
   assert sizes == sorted(set(sizes))
-  for size, spans, live, _cached, _central, live_bytes in rows:
+  for size, spans, live, _cached, central, live_bytes, pinned_bytes, pinning in rows:
     assert spans >= 1 and live_bytes == size * live
+    assert pinned_bytes <= central * size and (pinned_bytes == 0) == (pinning == 0)
   totals = quantities(result.stderr)
   assert sum(row[2] for row in rows) >= 100
   assert sum(row[5] for row in rows) == totals["live"]

@@ -32,7 +32,7 @@ struct OneClass {
   const SizeClass& size() const { return kSizeClasses[cls]; }
   Objects refill(std::size_t count) {
     Objects out(count);
-    out.resize(central.refill(out.data(), count));
+    out.resize(t.refill(cls, out.data(), count));
     return out;
   }
   void spill(Objects objects, Caller caller = Caller::kFree) {
@@ -414,7 +414,7 @@ TEST_CASE("central cache: a pointer into pages that are not of this class is sta
 
   // The same pages as a span of another class, and as a large object.
   void* other = nullptr;
-  REQUIRE(c.t.central[kClass8].refill(&other, 1) == 1);
+  REQUIRE(c.t.refill(kClass8, &other, 1) == 1);
   CHECK(ending_of([&] { c.spill({other}); }) == stale_text(other));
   Span* const large = c.t.large(1);
   CHECK(ending_of([&] { c.spill({large->start.ptr()}); }) == stale_text(large->start.ptr()));
@@ -482,7 +482,7 @@ TEST_CASE("central cache, ignoring: a batch of nothing but bad pointers changes 
   c.send_home(gone);  // a span whose pages are free now, and one of another class there
   REQUIRE(c.central.stats().spans == 1);
   void* other = nullptr;
-  REQUIRE(c.t.central[kClass8].refill(&other, 1) == 1);
+  REQUIRE(c.t.refill(kClass8, &other, 1) == 1);
   const CentralStats before = c.central.stats();
   const std::string text = test::stderr_of([&] {
     c.spill(gone);
@@ -589,6 +589,33 @@ TEST_CASE("central cache: an object is found live while it is away, and freed at
   c.central.trim();
   CHECK(c.central.find(object).verdict == Verdict::kFreed);
   CHECK(c.central.find(object + 47).verdict == Verdict::kInterior);
+}
+
+TEST_CASE("central cache: says of a span how many objects are free in it", "[I7][I8]") {
+  OneClass c(kClass48);
+  const Objects objects = c.refill(10);
+  Span* const span = c.span_of(objects[0]);
+  const SpanUse use = c.central.use_of(span->start);
+  CHECK(use.is_mine);
+  CHECK(use.free_objects + 10 == c.size().objects);
+  CHECK(use.violation == nullptr);
+  span->free_word(0) ^= 1;
+  span->home_word(0).fetch_or(1);
+  CHECK(c.central.use_of(span->start).violation != nullptr);
+  CHECK(c.central.violation() != nullptr);
+  span->free_word(0) ^= 1;
+  span->home_word(0).fetch_and(~std::uint64_t{1});
+  CHECK(c.central.use_of(span->start).violation == nullptr);
+  CHECK(c.central.violation() == nullptr);
+  // Not of this class: another's, a free one, none, none that begins there.
+  void* other = nullptr;
+  REQUIRE(c.t.refill(kClass1024, &other, 1) == 1);
+  CHECK_FALSE(c.central.use_of(c.span_of(other)->start).is_mine);
+  CHECK_FALSE(c.central.use_of(PageId{5}).is_mine);
+  CHECK(c.t.central[kClass1024].use_of(c.span_of(other)->start).is_mine);
+  CHECK_FALSE(c.t.central[kClass1024].use_of(c.span_of(other)->start + kOnePage).is_mine);
+  c.send_home(objects);
+  CHECK_FALSE(c.central.use_of(span->start).is_mine);
 }
 
 TEST_CASE("central cache: the self-check sees a bitmap that is wrong", "[I7][I8]") {
@@ -715,7 +742,7 @@ TEST_CASE("central cache: threads refill, spill each other's objects and trim at
       const std::size_t bytes = std::min<std::size_t>(kSizeClasses[cls].bytes, 64);
       void* batch[16];
       const std::size_t want = std::min<std::size_t>(16, kSizeClasses[cls].batch);
-      const std::size_t n = t.central[cls].refill(batch, want);
+      const std::size_t n = t.refill(cls, batch, want);
       for (std::size_t k = 0; k < n; ++k) memset(batch[k], static_cast<int>(slot), bytes);
       // One of them is left to whoever comes next.
       batch[0] = exchange[slot].exchange(batch[0]);

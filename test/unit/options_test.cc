@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/cgroup.h"
+#include "core/config.h"
 #include "core/os.h"
 
 namespace minitc {
@@ -29,7 +30,13 @@ Options parse(std::vector<const char*> environment) {
 std::string complaint_of(const std::string& variable) {
   const Options options = parse({variable.c_str()});
   const Options defaults;
-  for (const OptionRow& row : kOptionRows) CHECK(options.*row.field == defaults.*row.field);
+  for (const OptionRow& row : kOptionRows) {
+    if (row.path != nullptr) {
+      CHECK(options.*row.path == defaults.*row.path);
+    } else {
+      CHECK(options.*row.field == defaults.*row.field);
+    }
+  }
   REQUIRE(complaints().size() == 1);
   return complaints()[0];
 }
@@ -37,15 +44,21 @@ std::string complaint_of(const std::string& variable) {
 TEST_CASE("options: the table has a row for each field, and each is explained") {
   Options options;
   std::size_t mark = 1000;
-  for (const OptionRow& row : kOptionRows) options.*row.field = ++mark;
+  for (const OptionRow& row : kOptionRows) {
+    if (row.path == nullptr) options.*row.field = ++mark;
+  }
   // Had two rows shared a field, the second would have overwritten the first.
   mark = 1000;
   for (const OptionRow& row : kOptionRows) {
-    CHECK(options.*row.field == ++mark);
+    if (row.path == nullptr) CHECK(options.*row.field == ++mark);
     CHECK(std::string(row.name).rfind("MINITC_", 0) == 0);
     CHECK(row.min < row.max);
     CHECK(std::string(row.help).size() > 10);
     const Options defaults;
+    if (row.path != nullptr) {
+      CHECK(defaults.*row.path == nullptr);
+      continue;
+    }
     CHECK(defaults.*row.field >= row.min);
     CHECK(defaults.*row.field <= row.max);
   }
@@ -63,7 +76,7 @@ TEST_CASE("options: no environment, an empty one and other programs' variables c
 
 TEST_CASE("options: every row of numbers takes its bounds and refuses what is beyond") {
   for (const OptionRow& row : kOptionRows) {
-    if (row.words != nullptr) continue;
+    if (row.words != nullptr || row.path != nullptr) continue;
     CAPTURE(row.name);
     const std::string name = row.name;
     for (const std::size_t value : {row.min, row.min + 1, row.max}) {
@@ -96,6 +109,21 @@ TEST_CASE("options: a row of words takes each of them and nothing else") {
     const std::string variable = std::string("MINITC_ON_BAD_FREE=") + value;
     CHECK(complaint_of(variable) == variable + ": not one of abort|ignore, ignored");
   }
+}
+
+TEST_CASE("options: a path is taken as it stands, if it is absolute and not too long") {
+  const std::string longest = "/" + std::string(kMaxStatsPath - 1, 'x');
+  for (const std::string& path : {std::string("/"), std::string("/a b/%p"), longest}) {
+    const std::string variable = "MINITC_STATS_FILE=" + path;
+    CHECK(parse({variable.c_str()}).stats_file == path);
+    CHECK(complaints().empty());
+  }
+  for (const char* const value : {"", "stats", "./stats", " /stats", "%p"}) {
+    const std::string variable = std::string("MINITC_STATS_FILE=") + value;
+    CHECK(complaint_of(variable) == "MINITC_STATS_FILE: not an absolute path, ignored");
+  }
+  CHECK(complaint_of("MINITC_STATS_FILE=" + longest + "x") ==
+        "MINITC_STATS_FILE: too long a path, ignored");
 }
 
 TEST_CASE("options: a size may end in K, M or G, another number may not") {
@@ -162,7 +190,13 @@ TEST_CASE("options: the description names every option in effect") {
   CHECK(std::string(text.data(), text.size()) ==
         " MINITC_STATS=1 MINITC_VERBOSE=0 MINITC_CHECK_FREE=0 MINITC_THREAD_CACHE_TOTAL=33554432"
         " MINITC_FREE_BOUND=4096 MINITC_SOFT_LIMIT=0 MINITC_HARD_LIMIT=0 MINITC_RELEASE=dontneed"
-        " MINITC_HUGEPAGES=auto MINITC_ON_BAD_FREE=ignore MINITC_KEEP_DEEPBIND=0");
+        " MINITC_HUGEPAGES=auto MINITC_ON_BAD_FREE=ignore MINITC_KEEP_DEEPBIND=0"
+        " MINITC_STATS_INTERVAL=1000 MINITC_STATS_FILE=");
+  options.stats_file = "/tmp/x";
+  Text with_path;
+  describe_options(options, with_path);
+  CHECK(std::string(with_path.data(), with_path.size()).find(" MINITC_STATS_FILE=/tmp/x") !=
+        std::string::npos);
 }
 
 TEST_CASE("options: a limit may be a share of the control group's, within 1 % and 100 %") {

@@ -126,6 +126,58 @@ TEST_CASE("page heap: when the OS refuses a large chunk, less is asked for, down
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: lists all spans in order of address, some at a time", "[I4]") {
+  Pages p(4096, 0, FakeOs::Layout::kHoles);
+  std::vector<Span*> spans;
+  for (std::size_t i = 0; i < 40; ++i) {
+    spans.push_back(i % 2 == 0 ? p.small(1 + i) : p.large(1 + i * 3));
+  }
+  p.release(spans[1]);
+  p.release(spans[3]);
+  p.release_small(spans[4]);
+  PageCount sums[6];
+  std::size_t small = 0;
+  PageId from;
+  PageId last;
+  for (;;) {
+    SpanView views[7];
+    std::size_t count = 7;
+    REQUIRE(p.heap.list_spans(from, views, count) == nullptr);
+    if (count == 0) break;
+    for (std::size_t i = 0; i < count; ++i) {
+      CHECK(views[i].start >= last);
+      last = views[i].start + views[i].length;
+      sums[static_cast<std::size_t>(views[i].state)] += views[i].length;
+      CHECK((views[i].cls != 0) == (views[i].state == SpanState::kSmall));
+      small += views[i].cls != 0 ? 1 : 0;
+    }
+    CHECK(from >= last);
+  }
+  const PageHeapStats s = p.heap.stats();
+  const auto sum = [&](SpanState state) { return sums[static_cast<std::size_t>(state)]; };
+  CHECK(small == 19);
+  CHECK(sum(SpanState::kLarge) == s.large);
+  CHECK(sum(SpanState::kSmall) + s.large == s.in_use);
+  CHECK(sum(SpanState::kFree) + sum(SpanState::kKept) == s.free);
+  CHECK(sum(SpanState::kReturned) == s.returned);
+
+  // Reaches into its neighbour, or is not where the map has it.
+  const auto lists_all = [&] {
+    PageId at;
+    SpanView views[200];
+    std::size_t count = 200;
+    return p.heap.list_spans(at, views, count) == nullptr;
+  };
+  CHECK(lists_all());
+  spans[5]->length += kOnePage;
+  CHECK_FALSE(lists_all());
+  spans[5]->length -= kOnePage;
+  spans[6]->start = spans[6]->start + kOnePage;
+  CHECK_FALSE(lists_all());
+  spans[6]->start = spans[6]->start - kOnePage;
+  CHECK(lists_all());
+}
+
 TEST_CASE("page heap: neighbouring chunks become one run, on both sides", "[I5]") {
   const auto layout = GENERATE(FakeOs::Layout::kRising, FakeOs::Layout::kFalling);
   Pages p(4096, 0, layout);

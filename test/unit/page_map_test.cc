@@ -97,6 +97,27 @@ TEST_CASE("page map: entries at the edges of leaves and of the address space are
   }
 }
 
+TEST_CASE("page map: goes from one registered page to the next, over leaves that are missing") {
+  Map m;
+  const PageId end{3 * kLeafPages};
+  CHECK(m.map->next_registered(PageId{0}) >= PageId{0});
+  CHECK(m.map->span_at(m.map->next_registered(PageId{0})) == nullptr);
+  REQUIRE(m.ensure(5, 10));
+  REQUIRE(m.ensure(2 * kLeafPages, 10));
+  Span low = small_span(7, 2);
+  Span high = small_span(2 * kLeafPages + 3, 1);
+  CHECK(m.map->next_registered(PageId{0}) == end);
+  m.map->set_small(&low, 7);
+  m.map->set_small(&high, 9);
+  CHECK(m.map->next_registered(PageId{0}) == PageId{7});
+  CHECK(m.map->next_registered(PageId{8}) == PageId{8});
+  CHECK(m.map->next_registered(PageId{9}) == high.start);
+  CHECK(m.map->next_registered(PageId{kLeafPages + 20}) == high.start);
+  CHECK(m.map->next_registered(high.start) == high.start);
+  CHECK(m.map->next_registered(high.end()) == end);
+  CHECK(m.map->next_registered(end) == end);
+}
+
 TEST_CASE("page map: room is made leaf by leaf, once, and never beyond 48 bits") {
   Map m;
   CHECK(m.ensure(kLeafPages - 1, 1));

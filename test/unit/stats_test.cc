@@ -1,5 +1,7 @@
 #include "core/stats.h"
 
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <memory>
 #include <string>
@@ -40,6 +42,55 @@ bool adds_up(const Snapshot& s) {
   }
   return s.live == live && s.thread_cached == cached && s.central == central &&
          s.mapped == s.live + s.thread_cached + s.central + s.page_heap_free + s.returned;
+}
+
+TEST_CASE("stats: what left the central tier is counted by class") {
+  const FakeOs fake;
+  Options options;
+  options.check_free = 1;  // no thread caches: each call is one of the central tier
+  const TestHeap heap(fake.os(), options);
+  std::vector<void*> objects;
+  for (int i = 0; i < 1000; ++i) objects.push_back(heap->allocate(100));
+  for (int i = 0; i < 600; ++i) heap->deallocate(objects[static_cast<std::size_t>(i)]);
+  void* const large = heap->allocate(1 << 20);
+  heap->deallocate(large);
+  Snapshot s;
+  Snapshot::take(*heap, s);
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    const bool used = cls == class_of(100);
+    CHECK(s.classes[cls].refilled == (used ? 1000 : 0));
+  }
+  CHECK(s.large_count == 0);
+  CHECK(s.large_acquired == 1);
+  CHECK(s.large_acquired_bytes == 1 << 20);
+  CHECK(s.classes[class_of(100)].live == 400);
+}
+
+TEST_CASE("stats: free objects are pinned by the others of their span") {
+  const FakeOs fake;
+  Options options;
+  options.check_free = 1;
+  const TestHeap heap(fake.os(), options);
+  const unsigned cls = class_of(1024);
+  const std::size_t per_span = kSizeClasses[cls].objects;
+  std::vector<void*> objects;
+  for (std::size_t i = 0; i < 3 * per_span; ++i) objects.push_back(heap->allocate(1024));
+  const auto now = [&] {
+    auto s = std::make_unique<Snapshot>();
+    Snapshot::take(*heap, *s);
+    return s->classes[cls];
+  };
+  CHECK(now().pinned == 0);
+  CHECK(now().pinning == 0);
+  // All of the first span but one object, two of the second, none of the third.
+  for (std::size_t i = 1; i < per_span + 2; ++i) heap->deallocate(objects[i]);
+  heap->trim();  // out of the store
+  CHECK(now().pinned == per_span + 1);
+  CHECK(now().pinning == 1 + per_span - 2);
+  heap->deallocate(objects[0]);
+  heap->trim();
+  CHECK(now().pinned == 2);
+  CHECK(now().pinning == per_span - 2);
 }
 
 TEST_CASE("stats: an unused heap has nothing") {
@@ -140,13 +191,33 @@ std::unique_ptr<Snapshot> made_up() {
   s->mapped = 1906158;
   s->large_bytes = 890123;
   s->large_count = 21;
+  s->large_acquired = 22;
+  s->large_acquired_bytes = 990123;
   s->free_runs_returned = 31;
   s->threads = 4;
   s->pools = 5;
   s->pool_bytes = 678901;
-  s->classes[class_of(8)] = {.spans = 1, .live = 2, .thread_cached = 3, .central = 4};
-  s->classes[class_of(48)] = {.spans = 50, .live = 601, .thread_cached = 70, .central = 80};
-  s->classes[kNumClasses - 1] = {.spans = 9, .live = 0, .thread_cached = 0, .central = 9};
+  s->classes[class_of(8)] = {.spans = 1,
+                             .live = 2,
+                             .thread_cached = 3,
+                             .central = 4,
+                             .refilled = 5,
+                             .pinned = 6,
+                             .pinning = 7};
+  s->classes[class_of(48)] = {.spans = 50,
+                              .live = 601,
+                              .thread_cached = 70,
+                              .central = 80,
+                              .refilled = 900,
+                              .pinned = 60,
+                              .pinning = 610};
+  s->classes[kNumClasses - 1] = {.spans = 9,
+                                 .live = 0,
+                                 .thread_cached = 0,
+                                 .central = 9,
+                                 .refilled = 9,
+                                 .pinned = 0,
+                                 .pinning = 0};
   return s;
 }
 
@@ -166,10 +237,17 @@ TEST_CASE("stats: the report for people reads like this") {
       "libminitc: 21 large objects of 890123 bytes, 4 threads with a cache, 31 free runs "
       "returned\n"
       "libminitc: 5 region pools of 678901 bytes\n"
-      "libminitc:    size class     spans      live  thread-cached   central   live bytes\n"
-      "libminitc:             8         1         2              3         4           16\n"
-      "libminitc:            48        50       601             70        80        28848\n"
-      "libminitc:        262144         9         0              0         9            0\n");
+      "libminitc:    size class     spans      live  thread-cached   central   live bytes  pinned "
+      "bytes  by objects\n"
+      "libminitc:             8         1         2              3         4           16          "
+      "  48"
+      "           7\n"
+      "libminitc:            48        50       601             70        80        28848          "
+      "2880"
+      "         610\n"
+      "libminitc:        262144         9         0              0         9            0          "
+      "   0"
+      "           0\n");
 }
 
 TEST_CASE("stats: where there are no region pools the report says nothing of them") {
@@ -197,6 +275,41 @@ TEST_CASE("stats: the report for programs reads like this") {
         "<system type=\"metadata\" size=\"67891\"/>\n"
         "<system type=\"peak\" size=\"7890123\"/>\n"
         "</malloc>\n");
+}
+
+std::string json_of(const Snapshot& snapshot) {
+  std::string all;
+  report_json(
+      snapshot, "test", Options{},
+      [](const Text& part, void* context) {
+        static_cast<std::string*>(context)->append(part.data(), part.size());
+      },
+      &all);
+  return all;
+}
+
+TEST_CASE("stats: the line of JSON reads like this") {
+  const std::string line = json_of(*made_up());
+  CHECK(line.rfind("{\"format\":1,\"event\":\"test\",\"pid\":" + std::to_string(getpid()) +
+                       ",\"time_ms\":",
+                   0) == 0);
+  CHECK(line.find(",\"options\":{\"MINITC_STATS\":0,") <
+        line.find(",\"MINITC_ON_BAD_FREE\":\"abort\","));
+  CHECK(line.find("STATS_FILE") == std::string::npos);
+  CHECK(line.substr(line.find("\"live\"")) ==
+        "\"live\":1234567,\"thread_cached\":23456,\"central\":34567,\"page_heap_free\":45678,"
+        "\"returned\":567890,\"mapped\":1906158,\"metadata\":67891,\"peak\":7890123,"
+        "\"large_bytes\":890123,\"large_count\":21,\"large_acquired\":22,"
+        "\"large_acquired_bytes\":990123,\"free_runs_returned\":31,\"threads\":4,\"classes\":["
+        "{\"bytes\":8,\"spans\":1,\"live\":2,\"thread_cached\":3,\"central\":4,\"refilled\":5,"
+        "\"pinned\":6,\"pinning\":7},"
+        "{\"bytes\":48,\"spans\":50,\"live\":601,\"thread_cached\":70,\"central\":80,"
+        "\"refilled\":900,\"pinned\":60,\"pinning\":610},"
+        "{\"bytes\":262144,\"spans\":9,\"live\":0,\"thread_cached\":0,\"central\":9,"
+        "\"refilled\":9,\"pinned\":0,\"pinning\":0}]}");
+  Snapshot gone = {};
+  gone.classes[1].refilled = 3;  // a class that was used once
+  CHECK(json_of(gone).find("\"refilled\":3,") != std::string::npos);
 }
 
 // Tags open and close in order, names and attributes are as XML wants them.
@@ -253,11 +366,14 @@ TEST_CASE("stats: the XML is well-formed whatever the numbers are") {
   for (std::size_t* const field :
        {&full->live, &full->thread_cached, &full->central, &full->page_heap_free, &full->returned,
         &full->metadata, &full->peak, &full->mapped, &full->large_bytes, &full->large_count,
-        &full->free_runs_returned, &full->threads, &full->pools, &full->pool_bytes}) {
+        &full->free_runs_returned, &full->threads, &full->large_acquired,
+        &full->large_acquired_bytes, &full->pools, &full->pool_bytes}) {
     *field = SIZE_MAX;
   }
-  for (ClassStats& c : full->classes) c = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
+  for (ClassStats& c : full->classes)
+    c = {SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX, SIZE_MAX};
   CHECK(is_well_formed(printed(*full, report_xml)));
+  CHECK(json_of(*full).size() <= kJsonBytes);
   const std::string text = printed(*full, report_text);
   for (std::size_t start = 0; start < text.size(); start = text.find('\n', start) + 1) {
     REQUIRE(text.compare(start, 11, "libminitc: ") == 0);

@@ -231,10 +231,12 @@ struct Tiers : Pages {
                  bool ignores_bad_pointers = false)
       : Pages(page_bytes) {
     bad.init(ignores_bad_pointers);
-    for (unsigned cls = 1; cls < kNumClasses; ++cls) central[cls].init(cls, arena, *map, heap, bad);
-    share.arena = &arena;
+    share.base = {.arena = &arena, .map = map.get(), .heap = &heap, .bad = &bad};
     share.central = central.get();
     share.budget_bytes = budget_bytes;
+  }
+  std::size_t refill(unsigned cls, void** out, std::size_t count) {
+    return central[cls].refill(share.base, cls, out, count);
   }
   void check() {
     for (unsigned cls = 1; cls < kNumClasses; ++cls) central[cls].check();

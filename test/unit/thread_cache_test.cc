@@ -54,7 +54,7 @@ struct Cached {
     for (bool was_full = false; !was_full;) {
       was_full = cache.is_full(cls);
       void* object = nullptr;
-      REQUIRE(t.central[cls].refill(&object, 1) == 1);
+      REQUIRE(t.refill(cls, &object, 1) == 1);
       deallocate(cls, object);
     }
   }
@@ -130,7 +130,7 @@ TEST_CASE("thread cache: a thread that only frees has room for a batch, and spil
   const std::size_t most = one_way_room(kClass48);
   std::vector<void*> objects(20 * most);
   for (std::size_t done = 0; done < objects.size();) {
-    done += c.t.central[kClass48].refill(objects.data() + done, objects.size() - done);
+    done += c.t.refill(kClass48, objects.data() + done, objects.size() - done);
   }
   std::size_t largest = 0;
   std::size_t spills = 0;
@@ -157,7 +157,7 @@ TEST_CASE("thread cache: the first object, which came from another thread, is no
           "[I7]") {
   Cached c;
   void* foreign = nullptr;
-  REQUIRE(c.t.central[kClass8].refill(&foreign, 1) == 1);
+  REQUIRE(c.t.refill(kClass8, &foreign, 1) == 1);
   c.deallocate(kClass8, foreign);
   CHECK(c.t.away() == 0);
   // What it gets shares no line with it, nor with what another thread gets that does the same.
@@ -201,7 +201,7 @@ TEST_CASE("thread cache: an overfull class spills its oldest half", "[I7][I9]") 
   const std::size_t max = kSizeClasses[cls].max_cached;
   c.widen(cls);
   std::vector<void*> objects(max + 1);
-  REQUIRE(c.t.central[cls].refill(objects.data(), max + 1) == max + 1);
+  REQUIRE(c.t.refill(cls, objects.data(), max + 1) == max + 1);
   for (std::size_t i = 0; i < max; ++i) c.deallocate(cls, objects[i]);
   REQUIRE(c.cache.cached_objects(cls) == max);
   c.deallocate(cls, objects[max]);
@@ -296,7 +296,7 @@ TEST_CASE("thread cache: a budget for one growth gives one, to who comes first",
 TEST_CASE("thread cache: a class that may not grow spills, and loses nothing", "[I7][I10]") {
   Cached c(kFirstCachedObjects * 48 * 5 / 4);
   std::vector<void*> objects(40);
-  REQUIRE(c.t.central[kClass48].refill(objects.data(), 40) == 40);
+  REQUIRE(c.t.refill(kClass48, objects.data(), 40) == 40);
   c.deallocate(kClass48, objects);
   CHECK(c.capacity(kClass48) == kFirstCachedObjects);
   CHECK(c.cache.cached_objects(kClass48) <= kFirstCachedObjects);
@@ -318,11 +318,11 @@ TEST_CASE("thread cache: something is always left, and who has much gives up to 
         objects.push_back(cache.refill(cls));
         while (!cache.is_full(cls)) {
           void* object = nullptr;
-          REQUIRE(t.central[cls].refill(&object, 1) == 1);
+          REQUIRE(t.refill(cls, &object, 1) == 1);
           cache.push(cls, object);
         }
         void* object = nullptr;
-        REQUIRE(t.central[cls].refill(&object, 1) == 1);
+        REQUIRE(t.refill(cls, &object, 1) == 1);
         cache.spill(cls, object, 0);
       }
     }
@@ -421,7 +421,7 @@ TEST_CASE("thread cache: a pop or a push that a robbery comes upon ends well", "
   const bool pops = GENERATE(true, false);
   const bool goes_on_before = GENERATE(true, false);
   void* freed = nullptr;
-  REQUIRE(c.t.central[kClass48].refill(&freed, 1) == 1);
+  REQUIRE(c.t.refill(kClass48, &freed, 1) == 1);
   void* popped = nullptr;
   const auto go_on = [&] {
     pops ? void(popped = c.cache.pop(kClass48)) : c.cache.push(kClass48, freed);
