@@ -170,15 +170,15 @@ $(BUILD)/catch_main.o: Makefile
 	  $(CXX) $(COMMON) -w -DCATCH_CONFIG_MAIN -x c++ -c - -o $@
 
 # Whole programs. A comment in the first line, // CFLAGS: … or // LDFLAGS: …, adds flags for one; they
-# may name $BUILD.
-export BUILD
+# may name $BUILD and $LIB.
+export BUILD LIB
 PROGRAM_CC  ?= gcc
 PROGRAM_CXX ?= g++
 PROGRAM_FLAGS := -O1 -g -Wall -Wextra -Werror -fno-builtin -pthread $(PROGRAM_LIBC)
 flags_of = $(shell sed -n '1s|^// $(1): ||p' $(2))
 SOURCES  := $(wildcard test/misuse/*.c test/misuse/*.cc test/preload/*.c test/preload/*.cc \
               test/stress/*.cc)
-SOURCES  := $(filter-out test/stress/templates.cc $(NOT_BUILT),$(SOURCES))
+SOURCES  := $(filter-out test/stress/templates.cc test/preload/pool_overrun.c $(NOT_BUILT),$(SOURCES))
 PLUGINS  := $(patsubst test/%,$(BUILD)/test/%.so,$(basename $(filter test/preload/lib_%,$(SOURCES))))
 PROGRAMS := $(patsubst test/%,$(BUILD)/test/%,$(basename $(filter-out test/preload/lib_%,$(SOURCES))))
 
@@ -201,13 +201,16 @@ $(BUILD)/test/%: test/%.cc $(PLUGINS) $(wildcard test/*/*.h)
 	@echo '  build $@'
 	$(Q)$(PROGRAM_CXX) -std=c++20 $(PROGRAM_FLAGS) $(call flags_of,CFLAGS,$<) $< $(call flags_of,LDFLAGS,$<) -o $@
 
+# What is linked with the library.
+$(BUILD)/test/preload/pools_linked $(BUILD)/test/preload/pool_resource: | $(LIB)
+
 # The benchmark's programs: built as programs commonly are, but without -fno-builtin the compiler
 # might leave allocations out.
 BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -fno-builtin -pthread
 BENCH_DIR   := $(BUILD)/test/bench
 BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc)) $(BENCH_DIR)/measure
 
-$(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h Makefile
+$(BENCH_DIR)/%: test/bench/%.cc test/bench/bench.h preload/minitc.h Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
 	$(Q)g++ -std=c++20 $(BENCH_FLAGS) $< -o $@
@@ -306,7 +309,7 @@ BENCH_PACKAGES := $(RUN_PACKAGES) $(PEER_PACKAGES) bc binutils gnuplot-nox perl 
                   redis-tools xz-utils
 BENCH_ARGS = --lib $(LIB) --programs $(BENCH_DIR) --only '$(BENCH)' --peers '$(PEERS)'
 
-.PHONY: bench bench-quick bench-instructions bench-programs
+.PHONY: bench bench-quick bench-instructions bench-pool bench-programs
 bench-programs: $(BENCHES)
 
 bench bench-quick: $(LIB) bench-programs
@@ -319,6 +322,12 @@ bench-instructions: $(LIB) bench-programs
 	@mkdir -p $(BUILD)/$@
 	@scripts/bench_instructions.py $(BENCH_ARGS) --json $(BUILD)/$@/result.json
 
+bench-pool: $(LIB) bench-programs
+	@scripts/need.sh python3 binutils valgrind $(PEER_PACKAGES)
+	@mkdir -p $(BUILD)/$@
+	@scripts/bench_pool.py $(BENCH_ARGS) --work $(BUILD)/$@ --json $(BUILD)/$@/result.json \
+	  $(if $(N),-n '$(N)')
+
 # --- Install -------------------------------------------------------------------------------------
 
 # The command finds the library beside its own folder: ../libminitc.so, as in the checkout.
@@ -328,7 +337,7 @@ COMMAND := $(wildcard scripts/minitc_*.py) \
 .PHONY: install clean
 install: $(LIB) $(BENCH_DIR)/measure
 	install -D -m 755 $(LIB) $(DESTDIR)$(PREFIX)/lib/libminitc.so
-	install -D -m 644 preload/minitc.h $(DESTDIR)$(PREFIX)/include/minitc.h
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/include preload/minitc.h preload/minitc_pool.hpp
 	install -D -m 755 -t $(DESTDIR)$(PREFIX)/lib/minitc scripts/minitc $(BENCH_DIR)/measure
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/minitc $(COMMAND)
 	install -d $(DESTDIR)$(PREFIX)/bin

@@ -32,8 +32,10 @@
 #define MINITC_LITERAL_OF(number) #number
 #if defined(MINITC_DEBUG)
 #define MINITC_ASSERT(condition) MINITC_CHECK(condition)
+#define MINITC_IS_DEBUG true
 #else
 #define MINITC_ASSERT(condition) static_cast<void>(sizeof(static_cast<bool>(condition)))
+#define MINITC_IS_DEBUG false
 #endif
 
 // Clang's thread-safety annotations; nothing for other compilers.

@@ -99,6 +99,22 @@ inline constexpr std::size_t kMaxMoved = 16384;
 // Moves whose target was lost, until no more are tried.
 inline constexpr std::size_t kMaxLost = 4;
 
+// --- Region pools ------------------------------------------------------------------------------
+
+// Largest block, in bytes, that is cut from a chunk. A larger one is worth an object of its own,
+// which can be freed early. It is also what a pool opens of a chunk at a time.
+inline constexpr std::size_t kMaxPoolSmall = 4096;
+// Smallest first chunk of a pool; each new chunk is twice the last, up to the largest. That is a
+// size that thread caches keep.
+inline constexpr std::size_t kMinPoolChunkBytes = 1024;
+inline constexpr std::size_t kMaxPoolChunkBytes = 64 * 1024;
+// A reset keeps the first chunk and those that follow, as long as they have no more bytes than this
+// together: an idle connection must not hold much.
+inline constexpr std::size_t kPoolKeptBytes = 64 * 1024;
+// A chunk that was too full for so many requests is passed over: what it has left is less than
+// they commonly want.
+inline constexpr std::uint32_t kPoolChunkFailures = 4;
+
 // --- Metadata ----------------------------------------------------------------------------------
 
 inline constexpr std::size_t kMetadataChunkBytes = 128 * 1024;
@@ -114,6 +130,8 @@ static_assert(kMaxSmall % kPageBytes == 0);
 static_assert(kMaxCachedObjects >= kMaxBatch && kMaxBatch >= 1);
 static_assert(kFirstCachedObjects >= kMinCachedObjects);
 static_assert(kMinChunkPages <= kMaxChunkPages && kMinChunkPages * kPageBytes >= kMaxSmall);
+static_assert(kMaxPoolSmall % kMinAlign == 0 && kMaxPoolSmall < kMaxPoolChunkBytes);
+static_assert(kMinPoolChunkBytes <= kMaxPoolChunkBytes && kMaxPoolChunkBytes <= kMaxSmall);
 static_assert(sizeof(void*) == 8, "the page map and the size of requests assume 64 bits");
 
 }  // namespace minitc

@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -43,6 +44,12 @@ extern constinit ThreadCache g_cache_gone;
 inline ThreadCache* current_cache() {
   return t_cache == &g_no_cache || t_cache == &g_cache_gone ? nullptr : t_cache;
 }
+
+// What region pools hold, as they tell it: see RegionPool::count().
+struct PoolTotals {
+  std::atomic<std::size_t> pools{0};
+  std::atomic<std::size_t> bytes{0};
+};
 
 class Heap {
  public:
@@ -139,6 +146,8 @@ class Heap {
   // Of the list of caches; counts them.
   const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(threads_lock_);
 
+  PoolTotals& pool_totals() { return pool_totals_; }
+
  private:
   friend class ForkHold;
   friend class Inspection;
@@ -173,6 +182,7 @@ class Heap {
   BadPointers bad_;
   PageHeap pages_;
   CentralCache central_[kNumClasses];
+  PoolTotals pool_totals_;
 };
 
 extern constinit Heap g_heap;

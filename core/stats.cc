@@ -46,6 +46,8 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
   out.free_runs_returned = pages.returned_calls;
   out.large_acquired = pages.large_acquired;
   out.large_acquired_bytes = pages.large_acquired_pages.bytes();
+  out.pools = heap.pool_totals_.pools.load(std::memory_order_relaxed);
+  out.pool_bytes = heap.pool_totals_.bytes.load(std::memory_order_relaxed);
 }
 
 void report_text(const Snapshot& s, LineSink sink, void* context) {
@@ -73,6 +75,10 @@ void report_text(const Snapshot& s, LineSink sink, void* context) {
               << " bytes, " << s.threads << " threads with a cache, " << s.free_runs_returned
               << " free runs returned\n",
        context);
+  if (s.pools != 0) {
+    sink(Text() << "libminitc: " << s.pools << " region pools of " << s.pool_bytes << " bytes\n",
+         context);
+  }
   sink(Text() << "libminitc:    size class     spans      live  thread-cached   central   "
                  "live bytes  pinned bytes  by objects\n",
        context);
@@ -126,7 +132,9 @@ void report_json(const Snapshot& s, const char* event, const Options& options, L
               {"large_acquired", s.large_acquired},
               {"large_acquired_bytes", s.large_acquired_bytes},
               {"free_runs_returned", s.free_runs_returned},
-              {"threads", s.threads}};
+              {"threads", s.threads},
+              {"pools", s.pools},
+              {"pool_bytes", s.pool_bytes}};
   for (const auto& row : rows) {
     sink(Text() << '"' << row.name << "\":" << row.value << ',', context);
   }
@@ -157,6 +165,8 @@ void report_xml(const Snapshot& s, LineSink sink, void* context) {
   }
   sink(Text() << "</sizes>\n<large count=\"" << s.large_count << "\" bytes=\"" << s.large_bytes
               << "\"/>\n",
+       context);
+  sink(Text() << "<pools count=\"" << s.pools << "\" bytes=\"" << s.pool_bytes << "\"/>\n",
        context);
   const struct {
     const char* type;

@@ -39,6 +39,8 @@ struct Snapshot {
   std::size_t large_acquired;        // large objects allocated so far
   std::size_t large_acquired_bytes;  // their sizes when they were
   std::size_t threads;               // that have a cache
+  std::size_t pools;                 // region pools
+  std::size_t pool_bytes;            // the part of live that pools had at their fullest of late
   ClassStats classes[kNumClasses];
 
   static void take(Heap& heap, Snapshot& out);

@@ -20,6 +20,8 @@ TLS_BYTES = 64
 # allocates, locks or is open to interposition where it is called on a path that has to work; a new
 # one needs a reason of its own here.
 IMPORTS = {
+    "__asan_poison_memory_region": "weak: AddressSanitizer in the program watches its region pools",
+    "__asan_unpoison_memory_region": "likewise",
     "__cxa_finalize": "weak, crtstuff: unloading, which nodelete rules out",
     "__gmon_start__": "weak, crtstuff: profiling",
     "_ITM_deregisterTMCloneTable": "weak, crtstuff: transactional memory",

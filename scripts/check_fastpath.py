@@ -19,13 +19,13 @@ import subprocess
 import sys
 
 # The promise of docs/design.md: instructions, branches, pushes, calls. The table cannot relax it.
-LIMITS = {"malloc": (18, 2, 0, 0), "free": (20, 2, 0, 0)}
+LIMITS = {"malloc": (18, 2, 0, 0), "free": (20, 2, 0, 0), "minitc_pool_alloc": (14, 2, 0, 0)}
 DEFAULT_FUNCTIONS = ["malloc", "free", "calloc", "_Znwm", "_ZdlPv"]
 COLUMNS = ["instructions", "branches", "loads", "stores", "pushes", "calls"]
 HEADER = f"""\
 # The straight line of each function, from its entry to the first ret, as g++ 12 -O2 compiles it.
 # Written by: scripts/check_fastpath.py libminitc.so test/golden/fastpath.txt --update
-# {"function":<12}{"".join(f"{c:>14}" for c in COLUMNS)}
+# {"function":<16}{"".join(f"{c:>14}" for c in COLUMNS)}
 """
 
 # Bounds the search for a path: fast paths are a few dozen instructions.
@@ -167,7 +167,7 @@ def count(path):
 
 
 def row(name, counts):
-  return f"{name:<14}" + "".join(f"{counts[c]:>14}" for c in COLUMNS) + "\n"
+  return f"{name:<18}" + "".join(f"{counts[c]:>14}" for c in COLUMNS) + "\n"
 
 
 def over_limits(name, counts):

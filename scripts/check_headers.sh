@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks that every header compiles alone, twice in a row, with g++ and clang++; preload/minitc.h,
-# which programs include, also as C11 and as C++11.
+# Checks that every header compiles alone, twice in a row, with g++ and clang++; what programs
+# include also as theirs: preload/minitc.h as C11 and C++11, preload/minitc_pool.hpp as C++17.
 #
 # Usage: check_headers.sh
 set -euo pipefail
@@ -33,6 +33,11 @@ if [ -e preload/minitc.h ]; then
     check preload/minitc.h "$compiler" -x c++ -std=c++11 -Wpedantic
   done
 fi
+for header in preload/*.hpp; do
+  for compiler in g++ clang++; do
+    check "$header" "$compiler" -x c++ -std=c++17 -Wpedantic
+  done
+done
 
 echo "$count compilations of headers"
 if [ "$count" -eq 0 ]; then

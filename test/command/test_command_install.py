@@ -23,7 +23,7 @@ def test_files(installed):
   names = {str(path.relative_to(installed)) for path in installed.rglob("*")
            if path.is_file() and "__pycache__" not in path.parts}
   assert {name for name in names if not name.startswith("lib/minitc/")} == {
-      "bin/minitc", "include/minitc.h", "lib/libminitc.so", "share/man/man1/minitc.1",
+      "bin/minitc", "include/minitc.h", "include/minitc_pool.hpp", "lib/libminitc.so", "share/man/man1/minitc.1",
       "share/man/man3/libminitc.3", "share/bash-completion/completions/minitc"}
   assert not (installed / "bin" / "minitc").readlink().is_absolute()
 

@@ -1,5 +1,6 @@
 """One crime a test: what it prints on stderr, to the letter, and how it ends: in SIGABRT, or, where
 bad pointers are ignored, as if nothing had happened."""
+import pathlib
 import signal
 
 import pytest
@@ -249,6 +250,33 @@ def test_span_tail(crime, function):
 @pytest.mark.parametrize("form", DELETE_FORMS)
 def test_delete_of_freed(crime, form):
   crime("wrong_delete", form, "freed", message=lambda p: pages_free("free", p))
+
+
+# Region pools.
+
+@pytest.mark.parametrize("how", ["reset", "destroy"])
+def test_pool_in_cleanup(run_preloaded, build, how):
+  result = run_preloaded([build / "misuse" / "pool_in_cleanup", how])
+  pool, rest = result.stdout.split("\n", 1)
+  assert result.stderr == (f"libminitc: minitc_pool_{how}({pool}): called by a cleanup function of "
+                           "the same pool\n")
+  assert (rest, result.returncode) == ("", -signal.SIGABRT)
+
+
+@pytest.mark.parametrize("function", ["alloc", "take", "free_large", "reset", "destroy"])
+def test_pool_two_threads(run_preloaded, build, lib, function):
+  """Only the debug build looks; make debug runs this."""
+  if b"two threads at a time" not in pathlib.Path(lib).read_bytes():
+    pytest.skip("not the debug build")
+  result = run_preloaded([build / "misuse" / "pool_two_threads", function])
+  pool, rest = result.stdout.split("\n", 1)
+  assert result.stderr == f"libminitc: pool {pool}: used by two threads at a time\n"
+  assert (rest, result.returncode) == ("", -signal.SIGABRT)
+
+
+@pytest.mark.parametrize("function", ["reset", "destroy", "free_large"])
+def test_pool_freed_behind(crime, function):
+  crime("pool_freed_behind", function, message=lambda p: pages_free("free", p))
 
 
 # Circumstances.

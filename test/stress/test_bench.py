@@ -57,6 +57,33 @@ def test_programs_refuse_bad_options(run_plain, build, words):
   assert words[0].lstrip("-").split("=")[0] in result.stderr
 
 
+def test_all_ways_to_serve_requests_compute_the_same(run_plain, run_ok, build):
+  program = build / "bench" / "requests"
+  words = ["--count=500", "--way=malloc"]
+  expected = run_plain([program, *words]).stdout
+  assert "checksum=" in expected
+  for way in ["pool", "pool-inline", "bump", "bump-inline"]:
+    assert run_ok([program, words[0], f"--way={way}"]).stdout == expected
+  result = run_plain([program, "--way=pool"])
+  assert (result.returncode, result.stderr) == (1, "requests: --way=pool: not running on libminitc\n")
+
+
+def test_bench_pool(run_script, tmp_path):
+  result = run_script("bench_pool.py", "--work", tmp_path, "-n", "1", "--scale", "0.02", "--json",
+                      tmp_path / "result.json")
+  assert result.status == 0, result.err
+  rows = json.loads((tmp_path / "result.json").read_text())
+  assert set(rows) == {"glibc malloc", "minitc malloc", "minitc pool", "minitc pool-inline",
+                       "minitc bump", "minitc bump-inline"}
+  assert rows["minitc pool"]["per pool"] == 1
+  # Counts are the same in every run: a pool needs far fewer instructions than malloc and free.
+  assert rows["minitc pool"]["instructions"] * 1.5 < rows["minitc malloc"]["instructions"]
+  assert rows["minitc pool-inline"]["instructions"] < rows["minitc pool"]["instructions"]
+  result = run_script("bench_pool.py", "--work", tmp_path, "--contestants", "glibc")
+  assert (result.status, result.err) == (
+      2, b"bench_pool.py: pools are minitc's: it has to take part\n")
+
+
 def measure(run_plain, build, folder, *words):
   result = run_plain([build / "bench" / "measure", folder / "out", *words])
   return result, json.loads((folder / "out").read_text()) if (folder / "out").exists() else None

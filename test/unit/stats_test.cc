@@ -216,6 +216,8 @@ std::unique_ptr<Snapshot> made_up() {
                                  .refilled = 9,
                                  .pinned = 0,
                                  .pinning = 0};
+  s->pools = 5;
+  s->pool_bytes = 678901;
   return s;
 }
 
@@ -245,6 +247,17 @@ TEST_CASE("stats: the report for people reads like this") {
       "libminitc:        262144         9         0              0         9            0          "
       "   0"
       "           0\n");
+      "libminitc: 5 region pools of 678901 bytes\n"
+      "libminitc:    size class     spans      live  thread-cached   central   live bytes\n"
+      "libminitc:             8         1         2              3         4           16\n"
+      "libminitc:            48        50       601             70        80        28848\n"
+      "libminitc:        262144         9         0              0         9            0\n");
+}
+
+TEST_CASE("stats: where there are no region pools the report says nothing of them") {
+  const auto s = made_up();
+  s->pools = 0;
+  CHECK(printed(*s, report_text).find("pools") == std::string::npos);
 }
 
 TEST_CASE("stats: the report for programs reads like this") {
@@ -256,6 +269,7 @@ TEST_CASE("stats: the report for programs reads like this") {
         "<size bytes=\"262144\" spans=\"9\" live=\"0\" thread-cached=\"0\" central=\"9\"/>\n"
         "</sizes>\n"
         "<large count=\"21\" bytes=\"890123\"/>\n"
+        "<pools count=\"5\" bytes=\"678901\"/>\n"
         "<system type=\"live\" size=\"1234567\"/>\n"
         "<system type=\"thread-cached\" size=\"23456\"/>\n"
         "<system type=\"central\" size=\"34567\"/>\n"
@@ -290,7 +304,8 @@ TEST_CASE("stats: the line of JSON reads like this") {
         "\"live\":1234567,\"thread_cached\":23456,\"central\":34567,\"page_heap_free\":45678,"
         "\"returned\":567890,\"mapped\":1906158,\"metadata\":67891,\"peak\":7890123,"
         "\"large_bytes\":890123,\"large_count\":21,\"large_acquired\":22,"
-        "\"large_acquired_bytes\":990123,\"free_runs_returned\":31,\"threads\":4,\"classes\":["
+        "\"large_acquired_bytes\":990123,\"free_runs_returned\":31,\"threads\":4,\"pools\":5,"
+        "\"pool_bytes\":678901,\"classes\":["
         "{\"bytes\":8,\"spans\":1,\"live\":2,\"thread_cached\":3,\"central\":4,\"refilled\":5,"
         "\"pinned\":6,\"pinning\":7},"
         "{\"bytes\":48,\"spans\":50,\"live\":601,\"thread_cached\":70,\"central\":80,"
@@ -358,6 +373,8 @@ TEST_CASE("stats: the XML is well-formed whatever the numbers are") {
         &full->metadata, &full->peak, &full->mapped, &full->large_bytes, &full->large_count,
         &full->free_runs_returned, &full->threads, &full->large_acquired,
         &full->large_acquired_bytes}) {
+    &full->free_runs_returned, &full->threads, &full->pools, &full->pool_bytes
+  }) {
     *field = SIZE_MAX;
   }
   for (ClassStats& c : full->classes)
@@ -369,7 +386,7 @@ TEST_CASE("stats: the XML is well-formed whatever the numbers are") {
     REQUIRE(text.compare(start, 11, "libminitc: ") == 0);
   }
   CHECK(text.back() == '\n');
-  CHECK(std::count(text.begin(), text.end(), '\n') == 11 + static_cast<int>(kNumClasses) - 1);
+  CHECK(std::count(text.begin(), text.end(), '\n') == 12 + static_cast<int>(kNumClasses) - 1);
 }
 
 TEST_CASE("stats: a report is made of whole lines") {
