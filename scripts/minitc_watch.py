@@ -48,7 +48,7 @@ CLASS_METRICS = [("spans", "gauge", "", "Spans of the size class."),
                  ("refilled", "counter", "_total", "Objects that left the central tier.")]
 # What bounds a tier: the option, and what its 0 stands for.
 LIMITS = {"thread_cached": ("MINITC_THREAD_CACHE_TOTAL", None),
-          "page_heap_free": ("MINITC_FREE_BOUND", "1/8 of live, or 32 MiB")}
+          "page_heap_free": ("MINITC_FREE_BOUND", "32 MiB or live/8")}
 
 
 def file_of(word):

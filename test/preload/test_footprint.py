@@ -27,6 +27,19 @@ def test_little_address_space(run_plain, run_ok):
   assert vm_peak(run_ok) - vm_peak(run_plain) < 8 * MIB
 
 
+def test_few_pages_of_its_own(run_ok):
+  """Of the library's data a program that allocates a dozen objects has a dozen pages or fewer: what
+  a size class needs is not written to before its first object."""
+  resident, end = 0, None
+  mapping = r"^(\w+)-(\w+) (\S+) \S+ \S+ \S+ *(.*)\n(?:\w+:.*\n)*?Rss: +(\d+) kB$"
+  smaps = run_ok(["cat", "/proc/self/smaps"]).stdout
+  for begin, its_end, access, name, kib in re.findall(mapping, smaps, re.MULTILINE):
+    if "libminitc" in name or (not name and begin == end):
+      end = its_end
+      resident += int(kib) if access.startswith("rw") else 0
+  assert 0 < resident <= 48
+
+
 def dumped_by_kernel(run_plain, lib, words, folder):
   """The core file that the kernel writes when the program is ended by a signal."""
   with open("/proc/sys/kernel/core_pattern", encoding="utf-8") as stream:
