@@ -271,19 +271,23 @@ void PageHeap::drop_locked(Span* span) {
 const char* PageHeap::list_spans(PageId& from, SpanView* out, std::size_t& count) {
   const std::size_t room = count;
   const LockGuard guard(lock_);
-  for (count = 0; count < room; ++count) {
+  for (count = 0; count < room;) {
     from = map_->next_registered(from);
     const Span* const span = map_->span_at(from);
     if (span == nullptr) break;
-    MINITC_EXPECT(span->start == from);                            // I4
-    MINITC_EXPECT(span->length != PageCount{});                    // I4
-    MINITC_EXPECT(map_->span_at(span->end() - kOnePage) == span);  // I4
+    MINITC_EXPECT(from < span->end() && map_->span_at(span->end() - kOnePage) == span);  // I4
+    if (count == 0 && span->start < from) {  // it became one since the last call
+      from = span->end();
+      continue;
+    }
+    MINITC_EXPECT(span->start == from);  // I4
     out[count] = {.start = from,
                   .length = span->length,
                   .state = span->state,
                   .cls = map_->class_at(from.address())};
     MINITC_EXPECT((out[count].cls != 0) == (span->state == SpanState::kSmall));  // I4
     from = span->end();
+    ++count;
   }
   return nullptr;
 }
