@@ -132,7 +132,9 @@ void report_json(const Snapshot& s, const char* event, const Options& options, L
               {"large_acquired", s.large_acquired},
               {"large_acquired_bytes", s.large_acquired_bytes},
               {"free_runs_returned", s.free_runs_returned},
-              {"threads", s.threads}};
+              {"threads", s.threads},
+              {"pools", s.pools},
+              {"pool_bytes", s.pool_bytes}};
   for (const auto& row : rows) {
     sink(Text() << '"' << row.name << "\":" << row.value << ',', context);
   }

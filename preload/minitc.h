@@ -7,7 +7,8 @@
  *   if (minitc_version) puts(minitc_version());
  *
  * All functions may be called by any thread at any time. In a signal handler that interrupted the
- * library itself they do nothing, and return what is said below for "not now". None changes errno.
+ * library itself they do nothing, and return what is said below for "not now"; those of pools may
+ * not be called there. None but those changes errno.
  */
 #ifndef MINITC_H
 #define MINITC_H
@@ -52,6 +53,8 @@ struct minitc_stats {
   size_t large_bytes; /* the part of live that is objects of more than 256 KiB */
   size_t large_count; /* those, in objects */
   size_t threads;     /* threads that have a cache */
+  size_t pools;       /* region pools */
+  size_t pool_bytes;  /* of live: what pools held at their fullest of late */
 };
 
 /* Fills `out`, of `size` bytes (write sizeof *out): what the library does not know becomes 0, what

@@ -40,7 +40,9 @@ int minitc_stats(struct minitc_stats* out, std::size_t size) {
                                      .peak = s.peak,
                                      .large_bytes = s.large_bytes,
                                      .large_count = s.large_count,
-                                     .threads = s.threads};
+                                     .threads = s.threads,
+                                     .pools = s.pools,
+                                     .pool_bytes = s.pool_bytes};
   memset(out, 0, size);
   memcpy(out, &known, std::min(size, sizeof(known)));
   return 0;

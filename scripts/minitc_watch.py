@@ -32,6 +32,8 @@ METRICS = [
     ("large_bytes", "gauge", "", "The part of live that is large objects."),
     ("large_count", "gauge", "", "Live large objects."),
     ("threads", "gauge", "", "Threads that have a cache."),
+    ("pools", "gauge", "", "Region pools."),
+    ("pool_bytes", "gauge", "", "The part of live that pools held at their fullest of late."),
     ("large_acquired", "counter", "_total", "Large objects allocated."),
     ("large_acquired_bytes", "counter", "_total", "Bytes of large objects allocated."),
     ("free_runs_returned", "counter", "_total", "Times that free pages were given back."),
@@ -192,6 +194,8 @@ def view(line, before, most=MOST_CLASSES):
   totals.add_row("mapped", size(line["mapped"]), "", "the sum of the above")
   totals.add_row("metadata", size(line["metadata"]), "", "address space of the allocator's own data")
   totals.add_row("peak", size(line["peak"]), "", "most that was live, thread-cached or central")
+  if line["pools"]:
+    totals.add_row("pools", size(line["pool_bytes"]), "", f"of live, in {line['pools']} region pools")
   if large is not None:
     small = sum(count * size_class for size_class, count in objects.items())
     totals.add_row("refills", f"{size(small)}/s", "", "small objects that left the central tier")

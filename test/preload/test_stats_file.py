@@ -7,7 +7,8 @@ import pytest
 
 PARTS = ["live", "thread_cached", "central", "page_heap_free", "returned"]
 KEYS = {"format", "event", "pid", "time_ms", "monotonic_ms", "options", *PARTS, "mapped", "metadata", "peak", "large_bytes", "large_count",
-        "large_acquired", "large_acquired_bytes", "free_runs_returned", "threads", "classes"}
+        "large_acquired", "large_acquired_bytes", "free_runs_returned", "threads", "pools",
+        "pool_bytes", "classes"}
 CLASS_KEYS = {"bytes", "spans", "live", "thread_cached", "central", "refilled", "pinned",
               "pinning"}
 
