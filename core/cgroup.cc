@@ -16,6 +16,7 @@ struct Hierarchy {
 constexpr Hierarchy kVersion1{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"};
 constexpr Hierarchy kVersion2{"/sys/fs/cgroup", "memory.max"};
 
+// The buffers are static, since the stack may be short; the heap starts once, by one thread.
 constexpr std::size_t kPathBytes = 1024;
 
 // Without a limit version 2 says "max", and version 1 the largest number of whole pages.
@@ -32,7 +33,7 @@ std::size_t limit_in(const char* text) {
 // the group's own, and the name may lead nowhere.
 std::size_t least_limit(const Hierarchy& where, const char* group, std::size_t length,
                         decltype(&read_file) read) {
-  char path[kPathBytes];
+  static char path[kPathBytes];
   const std::size_t mount_length = strlen(where.mount);
   const std::size_t file_length = strlen(where.file) + 1;
   if (mount_length + length + 1 + file_length > sizeof(path)) return 0;
@@ -59,7 +60,7 @@ std::size_t least_limit(const Hierarchy& where, const char* group, std::size_t l
 // Lines are "ID:CONTROLLERS:GROUP"; version 2's has no controllers. Where both exist the memory
 // controller is in one of them.
 std::size_t cgroup_memory_limit(decltype(&read_file) read) {
-  char text[4096];
+  static char text[4096];
   const std::ptrdiff_t got = read("/proc/self/cgroup", text, sizeof(text) - 1);
   if (got <= 0) return 0;
   text[got] = '\0';

@@ -1,4 +1,6 @@
 // The memory limit that the process's control group sets, from the kernel's files.
+//
+// Thread safety: none; for the start of the heap.
 #pragma once
 
 #include <cstddef>
