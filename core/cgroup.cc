@@ -55,6 +55,26 @@ std::size_t least_limit(const Hierarchy& where, const char* group, std::size_t l
   }
 }
 
+// Behind the next `c` in the line, or the line's end.
+const char* behind(const char* s, char c) {
+  while (*s != c && *s != '\n' && *s != '\0') ++s;
+  return *s == c ? s + 1 : s;
+}
+
+// Whether the list that ends at a colon, "cpu,memory:", has the memory controller.
+bool has_memory(const char* controllers) {
+  constexpr char kName[] = "memory";
+  constexpr std::size_t kLength = sizeof(kName) - 1;
+  for (const char* word = controllers; *word != ':' && *word != '\n' && *word != '\0'; ++word) {
+    const bool begins = word == controllers || word[-1] == ',';
+    if (begins && strncmp(word, kName, kLength) == 0 &&
+        (word[kLength] == ',' || word[kLength] == ':')) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 // Lines are "ID:CONTROLLERS:GROUP"; version 2's has no controllers. Where both exist the memory
@@ -65,23 +85,15 @@ std::size_t cgroup_memory_limit(decltype(&read_file) read) {
   if (got <= 0) return 0;
   text[got] = '\0';
   std::size_t limit = 0;
-  for (const char* line = text; line != nullptr && *line != '\0';) {
-    const char* const end = strchrnul(line, '\n');
-    const char* const controllers = static_cast<const char*>(memchr(line, ':', end - line));
-    const char* const group =
-        controllers == nullptr
-            ? nullptr
-            : static_cast<const char*>(memchr(controllers + 1, ':', end - controllers - 1));
-    if (group != nullptr) {
-      const std::size_t length = static_cast<std::size_t>(end - group - 1);
-      const bool is_version_2 = group == controllers + 1;
-      const char* const memory = strstr(controllers, "memory");
-      if (memory != nullptr && memory < group && !is_version_2) {
-        return least_limit(kVersion1, group + 1, length, read);
-      }
-      if (is_version_2) limit = least_limit(kVersion2, group + 1, length, read);
-    }
-    line = *end == '\0' ? end : end + 1;
+  for (const char* line = text; *line != '\0'; line = behind(line, '\n')) {
+    const char* const controllers = behind(line, ':');
+    const char* const group = behind(controllers, ':');
+    if (*group != '/') continue;
+    const char* end = group;
+    while (*end != '\n' && *end != '\0') ++end;
+    const std::size_t length = static_cast<std::size_t>(end - group);
+    if (has_memory(controllers)) return least_limit(kVersion1, group, length, read);
+    if (*controllers == ':') limit = least_limit(kVersion2, group, length, read);
   }
   return limit;
 }

@@ -25,7 +25,7 @@ struct Options {
   std::size_t stats_interval = 1000;
   const char* stats_file = nullptr;  // part of the environment, which the program may overwrite
 
-  enum : std::size_t { kAbort, kIgnore };   // of on_bad_free
+  enum : std::size_t { kAbort, kIgnore };    // of on_bad_free
   enum : std::size_t { kDecommit, kOffer };  // of release
   enum : std::size_t { kNo, kYes, kAuto };   // of huge_pages
 };

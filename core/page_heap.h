@@ -193,7 +193,7 @@ class PageHeap {
   PageCount soft_limit_;
   PageCount hard_limit_;
   bool offers_ = false;  // memory is offered to the OS, not decommitted
-  std::size_t huge_pages_ = Options::kAuto;
+  std::size_t huge_pages_ = 0;  // Options::kNo, kYes or kAuto
 
   RunIndex free_ MINITC_GUARDED_BY(lock_);               // kFree
   RunIndex returned_ MINITC_GUARDED_BY(lock_);           // kReturned

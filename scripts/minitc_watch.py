@@ -48,7 +48,8 @@ CLASS_METRICS = [("spans", "gauge", "", "Spans of the size class."),
                  ("refilled", "counter", "_total", "Objects that left the central tier.")]
 # What bounds a tier: the option, and what its 0 stands for.
 LIMITS = {"thread_cached": ("MINITC_THREAD_CACHE_TOTAL", None),
-          "page_heap_free": ("MINITC_FREE_BOUND", "32 MiB or live/8")}
+          "page_heap_free": ("MINITC_FREE_BOUND", "32 MiB or live/8"),
+          "live": ("MINITC_HARD_LIMIT", "")}
 
 
 def file_of(word):
@@ -166,7 +167,8 @@ def limit_of(tier, options):
   option, default = LIMITS.get(tier, (None, None))
   if option is None or option not in options:
     return ""
-  return f" (limit: {size(options[option]) if options[option] or not default else default})"
+  limit = size(options[option]) if options[option] or default is None else default
+  return f" (limit: {limit})" if limit else ""
 
 
 def by_weight(line):
