@@ -192,7 +192,7 @@ class PageHeap {
   PageCount fixed_bound_;
   PageCount soft_limit_;
   PageCount hard_limit_;
-  bool offers_ = false;  // memory is offered to the OS, not decommitted
+  bool offers_ = false;         // memory is offered to the OS, not decommitted
   std::size_t huge_pages_ = 0;  // Options::kNo, kYes or kAuto
 
   RunIndex free_ MINITC_GUARDED_BY(lock_);               // kFree
