@@ -333,8 +333,9 @@ void Heap::gather() {
 
 const char* Heap::violation() {
   const char* broken = nullptr;
-  if (const ThreadCache* const cache = current_cache(); cache != nullptr) {
-    broken = cache->violation();
+  if (ThreadCache* const cache = current_cache(); cache != nullptr) {
+    const CacheLease lease(cache);  // another thread may be about to park it
+    if (lease.is_held()) broken = cache->violation();
   }
   for (unsigned cls = 1; cls < kNumClasses && broken == nullptr; ++cls) {
     broken = central_[cls].violation();
