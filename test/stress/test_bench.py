@@ -62,6 +62,14 @@ def test_programs_refuse_bad_options(run_plain, build, words):
   assert words[0].lstrip("-").split("=")[0] in result.stderr
 
 
+@pytest.mark.parametrize("huge_pages", ["0", "1", "auto"])
+def test_hash_table_finds_what_it_was_given(run_plain, run_ok, build, huge_pages):
+  words = [build / "bench" / "hash_table", "--mib=16", "--lookups=100000"]
+  expected = run_plain(words).stdout
+  assert "checksum=" in expected
+  assert run_ok(words, {"MINITC_HUGEPAGES": huge_pages}).stdout == expected
+
+
 def test_all_ways_to_serve_requests_compute_the_same(run_plain, run_ok, build):
   program = build / "bench" / "requests"
   words = ["--count=500", "--way=malloc"]
