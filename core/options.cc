@@ -98,18 +98,39 @@ bool parse_word(const char* s, const OptionRow& row, std::size_t& value) {
   return false;
 }
 
-void list_words(const OptionRow& row, Text& line) {
-  line << row.words[0];
-  for (std::size_t i = 1; i <= row.max; ++i) line << '|' << row.words[i];
-  line << ", ignored";
-}
-
 // Sets the path that `s` is, or says why it is none.
 const char* refuse_path(const char* s, const OptionRow& row, Options& options) {
   if (*s != '/') return ": not an absolute path, ignored";
   if (strlen(s) > row.max) return ": too long a path, ignored";
   options.*row.path = s;
   return nullptr;
+}
+
+// Sets the field that `text` is the value for; else appends what is wrong with it to `line`.
+bool set_field(const char* text, const OptionRow& row, Options& options, Text& line) {
+  std::size_t value = 0;
+  const char* error = nullptr;
+  if (row.words != nullptr) {
+    if (!parse_word(text, row, value)) {
+      line << ": not one of " << row.words[0];
+      for (std::size_t i = 1; i <= row.max; ++i) line << '|' << row.words[i];
+      error = ", ignored";
+    }
+  } else if (row.form == OptionRow::kLimit && strncmp(text, kShare, strlen(kShare)) == 0) {
+    error = parse_share(text + strlen(kShare), value);
+  } else if (!parse_number(text, row.form != OptionRow::kNumber, value)) {
+    error = ": not a number, ignored";
+  }
+  if (error != nullptr) {
+    line << error;
+    return false;
+  }
+  if (value < row.min || value > row.max) {
+    line << ": out of range " << row.min << ".." << row.max << ", ignored";
+    return false;
+  }
+  options.*row.field = value;
+  return true;
 }
 
 void parse_one(const char* variable, Options& options, void (*complain)(const Text&)) {
@@ -119,32 +140,13 @@ void parse_one(const char* variable, Options& options, void (*complain)(const Te
   Text line;
   for (const OptionRow& row : kOptionRows) {
     if (strlen(row.name) != name_length || strncmp(variable, row.name, name_length) != 0) continue;
-    std::size_t value = 0;
-    const char* const text = equals + 1;
-    const char* error = nullptr;
     if (row.path != nullptr) {
-      error = refuse_path(text, row, options);
-      if (error == nullptr) return;
-      return complain(line << row.name << error);
+      const char* const error = refuse_path(equals + 1, row, options);
+      if (error != nullptr) complain(line << row.name << error);
+    } else if (!set_field(equals + 1, row, options, line << variable)) {
+      complain(line);
     }
-    line << variable;
-    if (row.words != nullptr) {
-      if (!parse_word(text, row, value)) error = ": not one of ";
-    } else if (row.form == OptionRow::kLimit && strncmp(text, kShare, strlen(kShare)) == 0) {
-      error = parse_share(text + strlen(kShare), value);
-    } else if (!parse_number(text, row.form != OptionRow::kNumber, value)) {
-      error = ": not a number, ignored";
-    }
-    if (error != nullptr) {
-      line << error;
-      if (row.words != nullptr) list_words(row, line);
-    } else if (value < row.min || value > row.max) {
-      line << ": out of range " << row.min << ".." << row.max << ", ignored";
-    } else {
-      options.*row.field = value;
-      return;
-    }
-    return complain(line);
+    return;
   }
   for (std::size_t i = 0; i < name_length; ++i) line << variable[i];
   complain(line << ": unknown option, ignored");
