@@ -61,7 +61,7 @@ inline constexpr std::uint32_t kIdleMs = 50;
 // that is worth it, in bytes.
 inline constexpr std::size_t kIdleLooks = 64;
 inline constexpr std::size_t kMaxRobbed = 8;
-inline constexpr std::size_t kLeastRobbed = 8 * 1024;
+inline constexpr std::size_t kLeastRobbed = 2 * 1024;
 // And between two at the clock, which costs a tenth of a refill.
 inline constexpr std::uint32_t kTickPeriod = 16;
 // Milliseconds between two rounds of what is done now and then.
