@@ -53,22 +53,20 @@ void PageHeap::miss_locked(PageCount pages) {
   missed_ += again;
 }
 
-// The whole units of the longest committed free run, as kReturning, if there are more free pages
-// than `bound`; of a run that has long been free no more than is too much. Units are huge pages if
-// there is one. If not, they are the kernel's pages, unless the user wants huge ones whole.
+// The longest committed free run, as kReturning, if there are more free pages than `bound`; of one
+// that has long been free no more than is too much. Only what are whole pages of the kernel: where
+// the user wants huge ones, whole huge pages.
 Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   if (committed_locked() <= bound) return nullptr;
   // More than is too much, so that long runs come of it; in slices, so that others get the lock.
   dissolve_locked(std::max(committed_locked() - bound, PageCount{kMaxDissolved}));
-  PageCount unit = PageCount::of_bytes(kHugePageBytes);
+  const bool whole_huge = huge_pages_ == Options::kYes && keep != Keep::kNothing;
+  const PageCount unit = PageCount::of_bytes(whole_huge ? kHugePageBytes : os_->page_bytes);
   const auto head_of = [&unit](const Span* r) {
     return PageCount{-r->start.value & (unit.value - 1)};
   };
   const auto has_unit = [&](const Span* r) { return r->length >= head_of(r) + unit; };
   Span* run = free_.longest();
-  if (!has_unit(run) && (huge_pages_ != Options::kYes || keep == Keep::kNothing)) {
-    unit = PageCount::of_bytes(os_->page_bytes);
-  }
   if (!has_unit(run)) {  // then all are short, and one of them may lie better
     run = nullptr;
     free_.for_each([&](Span* other) {

@@ -39,6 +39,8 @@ _minitc() {
     case ${COMP_WORDS[COMP_CWORD - 1]} in
       --lib | --json | --svg | --stdin | --stats-file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
       --on-bad-free) mapfile -t COMPREPLY < <(compgen -W 'abort ignore' -- "$current") ;;
+      --release) mapfile -t COMPREPLY < <(compgen -W 'dontneed free' -- "$current") ;;
+      --hugepages) mapfile -t COMPREPLY < <(compgen -W '0 1 auto' -- "$current") ;;
       --with)
         local before=
         [[ $current == *,* ]] && before=${current%,*},
