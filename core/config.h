@@ -107,8 +107,7 @@ inline constexpr std::size_t kReturnSlackPart = 16;
 // Of pages that nobody has needed for so long, in milliseconds, this part is returned.
 inline constexpr std::uint32_t kAgeMs = 1000;
 inline constexpr std::size_t kAgedPart = 2;
-// The kernel's huge pages. What is returned is made of whole ones first: one that is split the
-// kernel may join again, with memory for all of it.
+// The kernel's huge pages.
 inline constexpr std::size_t kHugePageBytes = 2 * 1024 * 1024;
 // Above the soft limit, what the upper tiers hold is asked for again after growth by this part.
 inline constexpr std::size_t kPressurePart = 64;
