@@ -12,7 +12,7 @@ SETTINGS = {
     "hard_limit": {"MINITC_HARD_LIMIT": "64M"},
     "soft_limit": {"MINITC_SOFT_LIMIT": "64M"},
     "offered_memory": {"MINITC_RELEASE": "free"},
-    "idle_threads": {"MINITC_THREAD_CACHE_TOTAL": "3M"},
+    "idle_threads": {"MINITC_THREAD_CACHE_TOTAL": "1M"},
 }
 
 
