@@ -127,6 +127,8 @@ SAN_plain   := -O1
 SAN_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SAN_tsan    := -O1 -fsanitize=thread
 UNIT_FLAGS   = $(COMMON) -g -DMINITC_DEBUG $(SAN_$(1))
+# The tests' own code, which is compiled three times as fast so.
+TESTS_FLAGS  = -I$(BUILD)/$(1) $(UNIT_FLAGS) -O0
 UNIT_SRC    := $(wildcard test/unit/*.cc)
 MODEL_SRC   := $(wildcard test/model/*.cc)
 # The model has a BadPointers::report() of its own.
@@ -141,7 +143,7 @@ define VARIANT_RULES
 $(BUILD)/$(1)/catch2/catch.hpp.gch: Makefile
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
-	$(Q)$$(CXX) $(call UNIT_FLAGS,$(1)) -w -x c++-header $(CATCH) -o $$@
+	$(Q)$$(CXX) $(call TESTS_FLAGS,$(1)) -w -x c++-header $(CATCH) -o $$@
 $(BUILD)/$(1)/core/%.o: core/%.cc Makefile
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
@@ -149,7 +151,7 @@ $(BUILD)/$(1)/core/%.o: core/%.cc Makefile
 $(BUILD)/$(1)/test/%.o: test/%.cc $(BUILD)/$(1)/catch2/catch.hpp.gch
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
-	$(Q)$$(CXX) -I$(BUILD)/$(1) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
+	$(Q)$$(CXX) $(call TESTS_FLAGS,$(1)) -c $$< -o $$@
 $(BUILD)/test/unit-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(UNIT_SRC) $(CORE)) \
                          | $(filter %.o,$(CATCH_MAIN))
 	@mkdir -p $$(@D)

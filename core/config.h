@@ -128,7 +128,7 @@ inline constexpr std::size_t kMaxLost = 4;
 // --- Region pools ------------------------------------------------------------------------------
 
 // Largest block, in bytes, that is cut from a chunk. A larger one is worth an object of its own,
-// which can be freed early. It is also what a pool opens of a chunk at a time.
+// which can be freed early.
 inline constexpr std::size_t kMaxPoolSmall = 4096;
 // Smallest first chunk of a pool; each new chunk is twice the last, up to the largest. That is a
 // size that thread caches keep.

@@ -65,21 +65,27 @@ void RegionPool::reset() {
   run_cleanups("minitc_pool_reset");
   free_larges();
   larges_ = entered_ = trie_ = spare_ = nullptr;
-  Chunk* last = first();
-  std::size_t kept_bytes = last->bytes();
-  empty(last);
-  while (last->next != nullptr && kept_bytes + last->next->bytes() <= kPoolKeptBytes) {
-    last = last->next;
-    kept_bytes += last->bytes();
-    empty(last);
-  }
-  free_chunks(last->next);
-  last->next = nullptr;
-  last_ = last;
+  empty(first());
+  const std::size_t kept_bytes = first()->next == nullptr ? first()->bytes() : keep_chunks();
   open_ = first();
   open(open_);
   if (peak_bytes_ < counted_bytes_) tell(peak_bytes_);
   held_bytes_ = peak_bytes_ = kept_bytes;
+}
+
+// Empties the chunks behind the first as long as they may stay, and frees the others. Returns the
+// bytes of all that stay.
+std::size_t RegionPool::keep_chunks() {
+  std::size_t kept_bytes = first()->bytes();
+  last_ = first();
+  while (last_->next != nullptr && kept_bytes + last_->next->bytes() <= kPoolKeptBytes) {
+    last_ = last_->next;
+    kept_bytes += last_->bytes();
+    empty(last_);
+  }
+  free_chunks(last_->next);
+  last_->next = nullptr;
+  return kept_bytes;
 }
 
 // They may use the pool, and what they add is run as well.
@@ -166,12 +172,12 @@ RegionPool::Chunk* RegionPool::make_chunk(Heap& heap, std::size_t bytes) {
   return start == nullptr ? nullptr : new (start) Chunk{nullptr, start, start + bytes, 0};
 }
 
-// From now on blocks are cut from `chunk`. Where each has to pass allocate_small() the window stays
-// shut.
+// From now on blocks are cut from `chunk`. Where each has to pass allocate_small() nothing is
+// shown to the fast path.
 void RegionPool::open(Chunk* chunk) {
   current_ = chunk;
   cursor_ = limit_ = chunk->cursor;
-  if (!MINITC_IS_DEBUG && !is_poisoned()) limit_ += std::min(chunk->room(), kMaxPoolSmall);
+  if (!MINITC_IS_DEBUG && !is_poisoned()) limit_ = chunk->end;
 }
 
 // A chunk with room for so many bytes; null if memory is refused.
@@ -249,7 +255,7 @@ MINITC_HOT void* RegionPool::remember(void* block, std::size_t bytes) {
   return block;
 }
 
-void RegionPool::free_larges() {
+MINITC_HOT void RegionPool::free_larges() {
   for (const Large* large = larges_; large != nullptr; large = large->next) {
     if (large->block != nullptr) give_back(large->block);
   }

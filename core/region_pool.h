@@ -3,16 +3,12 @@
 // Small blocks are bumped from chunks and never freed singly. Larger ones are objects of the heap,
 // which the pool remembers in nodes among its small blocks.
 //
-//   first chunk                                        next chunk
-//   +-------+------------+--------+--------+------+    +-------+--------+---------------+
-//   | Chunk | RegionPool | blocks | window | room |--->| Chunk | blocks | room          |
-//   +-------+------------+--------+--------+------+    +-------+--------+---------------+
-//                                 ^        ^
-//                                 cursor_  limit_
-//
-// The window is what the fast path may cut from: at most kMaxPoolSmall bytes of the chunk in use.
-// So one comparison sends to the slow path a block for which there is no room, a large one, one of
-// 0 bytes, and one whose size is beyond all bounds.
+//   first chunk                               next chunk
+//   +-------+------------+--------+------+    +-------+--------+---------------+
+//   | Chunk | RegionPool | blocks | room |--->| Chunk | blocks | room          |
+//   +-------+------------+--------+------+    +-------+--------+---------------+
+//                                                              ^               ^
+//                                                              cursor_         limit_
 //
 // Thread safety: one thread at a time per pool, which debug builds check. Pools are independent of
 // each other, and of the thread that made them.
@@ -52,11 +48,13 @@ class alignas(kMinAlign) RegionPool {
   template <typename Slow>
   MINITC_HOT void* allocate(std::size_t bytes, Slow slow) {
     const Use use(*this);
-    const std::size_t last = (bytes - 1) | (kMinAlign - 1);  // 0 wraps
-    char* const block = cursor_;
-    if (last >= static_cast<std::size_t>(limit_ - block)) [[unlikely]]
+    if (bytes - 1 >= kMaxPoolSmall) [[unlikely]]  // large, or 0, which wraps
       return slow(this, bytes);
-    cursor_ = block + last + 1;
+    char* const block = cursor_;
+    char* const next = block + ((bytes - 1) | (kMinAlign - 1)) + 1;
+    if (next > limit_) [[unlikely]]
+      return slow(this, bytes);
+    cursor_ = next;
     return block;
   }
   void* allocate(std::size_t bytes) {
@@ -139,6 +137,7 @@ class alignas(kMinAlign) RegionPool {
   void free_larges();
   void run_cleanups(const char* function);
   [[noreturn]] void die_of_cleanup(const char* function);
+  std::size_t keep_chunks();
   void free_chunks(Chunk* chunk);
   void hold(std::size_t bytes);
   void note_peak();
@@ -147,7 +146,7 @@ class alignas(kMinAlign) RegionPool {
   char* cursor_ = nullptr;
   char* limit_ = nullptr;
   Heap& heap_;
-  Chunk* current_ = nullptr;            // the window is in this one
+  Chunk* current_ = nullptr;            // blocks are cut from this one
   Chunk* open_ = nullptr;               // the first one that is not passed over; null: all are
   Chunk* last_ = nullptr;               // of the list that begins with first()
   Large* larges_ = nullptr;             // all nodes that are not spare, the latest first

@@ -22,10 +22,19 @@
 #else
 #define MINITC_LINKAGE __attribute__((visibility("default")))
 #endif
+/* A call that goes past the procedure linkage table saves a jump (GCC). */
+#if defined(__has_attribute)
+#if __has_attribute(noplt)
+#define MINITC_DIRECT __attribute__((noplt))
+#endif
+#endif
+#if !defined(MINITC_DIRECT)
+#define MINITC_DIRECT
+#endif
 #if defined(__cplusplus)
-#define MINITC_FUNCTION extern "C" MINITC_LINKAGE
+#define MINITC_FUNCTION extern "C" MINITC_DIRECT MINITC_LINKAGE
 #else
-#define MINITC_FUNCTION MINITC_LINKAGE
+#define MINITC_FUNCTION MINITC_DIRECT MINITC_LINKAGE
 #endif
 
 /* The version of the library that is loaded, as "MAJOR.MINOR.PATCH"; static storage, never null. */
@@ -156,10 +165,13 @@ MINITC_FUNCTION void* minitc_pool_alloc(minitc_pool_t* pool, size_t bytes)
 /* The same, compiled into the program as far as it is short. What it may cut from is the library's
  * to say: in a debug build, and under AddressSanitizer, every block is the library's to give. */
 static inline void* minitc_pool_take(minitc_pool_t* pool, size_t bytes) {
-  const size_t last = (bytes - 1) | 15; /* 0 wraps, and is left to the library */
-  char* const block = pool == NULL ? NULL : pool->cursor;
-  if (pool == NULL || last >= (size_t)(pool->limit - block)) return minitc_pool_alloc(pool, bytes);
-  pool->cursor = block + last + 1;
+  char* block;
+  char* next;
+  if (pool == NULL || bytes - 1 >= MINITC_POOL_SMALL) return minitc_pool_alloc(pool, bytes);
+  block = pool->cursor;
+  next = block + ((bytes - 1) | 15) + 1;
+  if (next > pool->limit) return minitc_pool_alloc(pool, bytes);
+  pool->cursor = next;
   return block;
 }
 

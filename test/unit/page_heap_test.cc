@@ -930,22 +930,6 @@ TEST_CASE("page heap: runs in random order go back in few calls, oldest of a len
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: whole huge pages are returned before parts of others") {
-  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
-  Pages p(4096, PageCount{3 * kUnit}.bytes());
-  Span* const span = p.large(6 * kUnit);
-  Span* const guard = p.large(1);
-  REQUIRE(guard != nullptr);
-  const PageId start = span->start;
-  const std::size_t head = -start.value & (kUnit - 1);
-  p.release(span);
-  CHECK(free_pages(p) <= 3 * kUnit);
-  // The ends, which are no whole units, are there still.
-  if (head != 0) CHECK(p.map->span_at(start)->state == SpanState::kFree);
-  CHECK(p.fake.decommitted_bytes() % kHugePageBytes == 0);
-  CHECK(p.adds_up());
-}
-
 TEST_CASE(
     "page heap: with huge pages wanted nothing shorter is returned, and chunks ask for them") {
   constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
