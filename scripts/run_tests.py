@@ -3,9 +3,9 @@
 
 Usage: run_tests.py BUILD_DIR [--catch NAME=PROGRAM]... [--pytest PATH]... [--lib LIB]
                     [--only PATTERN] [--group-seconds N] [--last NAME=COMMAND]
-                    [--jobs N] [--platform NAME] [--runner COMMAND]
+                    [--platform NAME] [--runner COMMAND]
 
-As many groups run at a time as there are processors, or --jobs says. A group is a Catch2 program, or a folder or file for pytest. A crash, a sanitizer's report and a
+A group is a Catch2 program, or a folder or file for pytest. A crash, a sanitizer's report and a
 group that runs no test at all are failures; a skipped test is named with its reason and is not
 counted as passed. --only runs one group (by name), the tests whose name contains PATTERN, or,
 written as [tag], the Catch2 tests with that tag. Results are left in BUILD_DIR/results. --last
@@ -16,8 +16,6 @@ what emulates it: Catch2 tests with the tag [kernel] are then skipped.
 """
 
 import argparse
-import concurrent.futures
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -27,15 +25,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import xml.etree.ElementTree as xml
 
 SANITIZER_REPORT = re.compile(
     r"ERROR: (Address|Leak)Sanitizer|(WARNING|FATAL): ThreadSanitizer|: runtime error: ")
 OUTPUT_LINES = 200  # of a failed program; the end says most
-RUNNING = set()  # processes of groups
-SHOWING = threading.Lock()
 
 
 @dataclasses.dataclass
@@ -65,13 +60,11 @@ def run(argv, seconds):
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output,
                                stderr=subprocess.STDOUT, start_new_session=True)
     status = None
-    RUNNING.add(process)
     try:
       status = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
       pass
     finally:
-      RUNNING.remove(process)
       if status is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -208,32 +201,6 @@ def show(group, seconds):
   sys.stdout.flush()
 
 
-def run_group(name, work):
-  """Runs one group and shows it; gives it, or None if --only leaves nothing of it."""
-  start = time.monotonic()
-  try:
-    group = work()
-  except OSError as error:
-    group = Group(name)
-    group.fail("start", str(error))
-  if group is not None:
-    with SHOWING:
-      show(group, time.monotonic() - start)
-  return group
-
-
-def run_together(groups, jobs):
-  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    try:
-      return list(pool.map(run_group, groups, groups.values()))
-    except BaseException:  # an interrupt above all: it reaches this thread only
-      pool.shutdown(wait=False, cancel_futures=True)
-      for process in list(RUNNING):
-        with contextlib.suppress(ProcessLookupError):
-          os.killpg(process.pid, signal.SIGKILL)
-      raise
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("build_dir", type=pathlib.Path)
@@ -245,7 +212,6 @@ def main():
   parser.add_argument("--platform", metavar="NAME")
   parser.add_argument("--runner", default="", metavar="COMMAND")
   parser.add_argument("--group-seconds", type=int, default=1800, metavar="N")
-  parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N")
   args = parser.parse_args()
 
   results = args.build_dir.resolve() / "results"
@@ -276,14 +242,23 @@ def main():
   if args.last and not args.only:
     for old in results.glob("*.xml"):  # of a group that is no more
       old.unlink()
+    name, _, command = args.last.partition("=")
+    groups[name] = lambda: run_last(name, command, results, args.group_seconds)
   chosen = [args.only] if args.only in groups else list(groups)
 
-  shown = list(run_together({name: groups[name] for name in chosen}, args.jobs))
-  if args.last and not args.only:
-    name, _, command = args.last.partition("=")
-    shown.append(run_group(name, lambda: run_last(name, command, results, args.group_seconds)))
-  passed = sum(group.passed for group in shown if group)
-  failed = sum(len(group.failures) for group in shown if group)
+  passed = failed = 0
+  for name in chosen:
+    start = time.monotonic()
+    try:
+      group = groups[name]()
+    except OSError as error:
+      group = Group(name)
+      group.fail("start", str(error))
+    if group is None:  # --only leaves nothing of it
+      continue
+    show(group, time.monotonic() - start)
+    passed += group.passed
+    failed += len(group.failures)
   if not passed and not failed:
     print("no test ran")
     failed = 1

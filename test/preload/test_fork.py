@@ -5,14 +5,14 @@ import pytest
 
 from cases import cases_of
 
-# Forks while 32 threads allocate; STORM=34 in the environment makes it 10^5 of them.
-STORM = {"child_malloc": 1000, "child_realloc": 600, "child_new": 600, "child_thread": 400,
-         "child_fork": 400}
+# Forks while 32 threads allocate; STORM=50 in the environment makes it 10^5 of them.
+STORM = {"child_malloc": 600, "child_realloc": 400, "child_new": 400, "child_thread": 300,
+         "child_fork": 300}
 TIMES = int(os.environ.get("STORM", "1"))
 
 
 def test_storm_is_as_large_as_promised():
-  assert sum(STORM.values()) >= 3000
+  assert sum(STORM.values()) >= 2000
   assert set(STORM) == set(cases_of("fork_storm.cc"))
 
 
