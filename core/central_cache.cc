@@ -54,9 +54,10 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
       spans = spans_;
     }
     if (left == 0) break;
-    made = new_spans(std::max(
-        (left + size_class().objects - 1) / size_class().objects,
-        std::min(spans >> kSpanGroupShift, kSpanGroupBytes / (size_class().pages * kPageBytes))));
+    made = new_spans(std::max((left + size_class().objects - 1) / size_class().objects,
+                              std::min(spans >> kSpanGroupShift,
+                                       kSpanGroupBytes / (size_class().pages * kPageBytes))),
+                     spans);
     if (made.empty()) break;
   }
   const std::size_t carved = count - from_store - left;
@@ -247,9 +248,13 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
   MINITC_CHECK(done == count);  // I7
 }
 
-// Up to `wanted` spans with all their objects free. They get their class number under the lock.
-SpanList CentralCache::new_spans(std::size_t wanted) {
+// Up to `wanted` spans, beside the `held` ones, with all their objects free. They get their class
+// number under the lock.
+SpanList CentralCache::new_spans(std::size_t wanted, std::size_t held) {
   SpanList spans = base_.heap->acquire_small(cls_, wanted);
+  if (wanted <= held >> kPopulateShift && size_class().bytes <= kMaxPopulated) {
+    base_.heap->populate(spans);
+  }
   SpanList without_bits;
   for (Span* span = spans.front(); span != nullptr;) {
     Span* const next = span->next;

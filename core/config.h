@@ -77,6 +77,10 @@ inline constexpr std::size_t kMinStored = 8;
 inline constexpr std::size_t kSpanGroupBytes = 64 * 1024;
 // But no more than this fraction of the spans it has, as a shift.
 inline constexpr std::size_t kSpanGroupShift = 2;
+// A class that takes no more than this fraction of the spans it has, as a shift, will soon have
+// filled them: their memory is asked for at once. Larger objects may be written to in part.
+inline constexpr std::size_t kPopulateShift = 4;
+inline constexpr std::size_t kMaxPopulated = 8 * 1024;
 
 // --- Page heap ---------------------------------------------------------------------------------
 
@@ -94,11 +98,8 @@ inline constexpr std::size_t kMaxDissolved = 2048;
 inline constexpr std::size_t kMinFreeBound = 32 * 1024 * 1024;
 inline constexpr std::size_t kFreeBoundShift = 3;
 // When the pages in use grow: in bytes, or as this part of the most that was ever in use.
-inline constexpr std::size_t kMinPeakBound = 8 * 1024 * 1024;
+inline constexpr std::size_t kMinPeakBound = 16 * 1024 * 1024;
 inline constexpr std::size_t kPeakBoundPart = 10;
-// For what the program has missed, more stays; of that this part of each run that is returned is
-// forgotten.
-inline constexpr std::size_t kMissedPart = 4;
 // Runs that are returned to the OS between two times that the lock is taken. When there are too
 // many free pages, this part of what may stay goes too, so that the next free one is no reason
 // again.

@@ -13,6 +13,9 @@
 
 #include <algorithm>
 
+#ifndef MADV_POPULATE_WRITE  // Linux 5.14
+#define MADV_POPULATE_WRITE 23
+#endif
 #ifndef MAP_FIXED_NOREPLACE  // Linux 4.17; an older kernel takes the address for a hint
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -108,6 +111,16 @@ void want_huge_pages(void* start, std::size_t bytes, bool wanted) {
               wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
+// Who refuses it once, an older kernel or a sandbox, is not asked again.
+void populate(void* start, std::size_t bytes) {
+  static std::atomic<bool> refused{false};
+
+  if (refused.load(std::memory_order_relaxed)) return;
+  const long result =
+      system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), MADV_POPULATE_WRITE);
+  if (failed(result)) refused.store(true, std::memory_order_relaxed);
+}
+
 std::uint32_t now_ms() { return static_cast<std::uint32_t>(processor_ms()); }
 
 // Maps zero pages where nothing is mapped; false if something is, or another thread was faster.
@@ -157,6 +170,7 @@ Os kernel_os() {
             .decommit = decommit,
             .offer = offer,
             .want_huge_pages = want_huge_pages,
+            .populate = populate,
             .move = move,
             .renew = renew,
             .now_ms = now_ms,

@@ -36,6 +36,9 @@ struct Os {
   bool (*offer)(void* start, std::size_t bytes);
   // Asks for huge pages in a range, or for none. What the kernel makes of it shows in no result.
   void (*want_huge_pages)(void* start, std::size_t bytes, bool wanted);
+  // Gets memory for a range that will be written to soon: one call instead of a fault for each
+  // page. A hint. Start and length are multiples of page_bytes.
+  void (*populate)(void* start, std::size_t bytes);
   // Moves the pages of [from, from + bytes) to the beginning of [to, to + to_bytes), a longer range
   // whose own pages are dropped; what follows them there reads as zeros.
   Move (*move)(void* from, std::size_t bytes, void* to, std::size_t to_bytes);

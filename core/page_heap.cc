@@ -70,6 +70,15 @@ SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted) {
   return spans;
 }
 
+// They came out of one run, or were all held back and have memory.
+void PageHeap::populate(const SpanList& spans) const {
+  if (spans.empty() || !spans.front()->zero) return;
+  char* const start = spans.back()->start.ptr();
+  const auto bytes = static_cast<std::size_t>(spans.front()->end().ptr() - start);
+  const bool is_whole = ((spans.back()->start.address() | bytes) & (os_->page_bytes - 1)) == 0;
+  if (is_whole) os_->populate(start, bytes);
+}
+
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
   Span* span = nullptr;
   acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {

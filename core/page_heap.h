@@ -61,6 +61,8 @@ class PageHeap {
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
   // null if the OS refuses.
   Span* acquire_large(PageCount pages, PageCount alignment) MINITC_EXCLUDES(lock_);
+  // Gets memory for what acquire_small() gave, if it has none yet.
+  void populate(const SpanList& spans) const;
   // Empties the list.
   void release_small(SpanList& spans) MINITC_EXCLUDES(lock_);
   // Frees the large object at `ptr`; a finding other than kLive if there is none.

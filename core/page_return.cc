@@ -111,8 +111,8 @@ void PageHeap::age(std::uint32_t now_ms) {
     const LockGuard guard(lock_, *this);
     if (now_ms - aged_ms_ < kAgeMs) return;
     aged_ms_ = now_ms;
-    missed_.value -= missed_.value / kAgedPart;
     const PageCount idle{std::min(least_free_, committed_locked()).value / kAgedPart};
+    missed_ -= std::min(missed_, idle);
     least_free_ = committed_locked() - idle;
     if (idle == PageCount{} || fixed_bound_ != PageCount{}) return;
     aged_bound_ = least_free_;
@@ -178,7 +178,6 @@ PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, std::size_
 void PageHeap::note_return_locked(PageCount pages, Keep keep) {
   ++stats_.returned_calls;
   if (keep == Keep::kBound) given_back_ += pages;
-  missed_ -= std::min(missed_, PageCount{pages.value / kMissedPart});
 }
 
 }  // namespace minitc

@@ -155,6 +155,33 @@ TEST_CASE("central cache: a class that has many spans takes several in a row, an
   CHECK(c.central.stats().spans == 0);
 }
 
+TEST_CASE("central cache: a class that has many spans gets memory for the next ones at once") {
+  const unsigned cls = GENERATE(class_of(128), class_of(kMaxPopulated), class_of(16 * 1024));
+  OneClass c(cls);
+  Objects objects;
+  const auto held = [&c] { return c.central.stats().spans * c.size().pages * kPageBytes; };
+  const auto take_all = [&] {
+    do {
+      objects.push_back(c.refill(1).front());
+    } while (c.central.stats().free != 0);
+  };
+  while (held() < kSpanGroupBytes << kPopulateShift) {
+    CHECK(c.t.fake.populated_bytes() == 0);  // small programs touch what they use and no more
+    take_all();
+  }
+  const std::size_t before = held();
+  take_all();
+  const bool is_small = c.size().bytes <= kMaxPopulated;
+  CHECK(c.t.fake.populated_bytes() == (is_small ? held() - before : 0));
+
+  const std::size_t populated = c.t.fake.populated_bytes();
+  c.send_home(objects);
+  objects.clear();
+  while (held() <= before) take_all();
+  CHECK(c.t.fake.populated_bytes() == populated);  // what was free has memory
+  c.send_home(objects);
+}
+
 TEST_CASE("central cache: one refill may empty spans and begin others", "[I8]") {
   OneClass c(kClass1024);
   const std::size_t per_span = c.size().objects;

@@ -74,6 +74,7 @@ class FakeOs {
             .decommit = decommit,
             .offer = offer,
             .want_huge_pages = want_huge_pages,
+            .populate = populate,
             .move = move,
             .renew = renew,
             .now_ms = now_ms,
@@ -137,6 +138,7 @@ class FakeOs {
   std::size_t offered_bytes() const { return offered_bytes_; }
   // Of ranges for which huge pages were asked for, and of those for which none were.
   std::size_t huge_bytes(bool wanted) const { return wanted ? huge_bytes_ : no_huge_bytes_; }
+  std::size_t populated_bytes() const { return populated_bytes_; }
   std::size_t page_bytes() const { return page_bytes_; }
   bool owns(const void* ptr) const { return regions_[0].holds(ptr, 1); }
 
@@ -316,6 +318,13 @@ class FakeOs {
     (wanted ? self.huge_bytes_ : self.no_huge_bytes_).fetch_add(bytes, std::memory_order_relaxed);
   }
 
+  static void populate(void* start, std::size_t bytes) {
+    FakeOs& self = *current_;
+    require(bytes != 0 && self.aligned(start, bytes), "populate: not whole kernel pages");
+    require(self.in_a_region(start, bytes), "populate: not our memory");
+    self.populated_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+  }
+
   static std::uint32_t now_ms() { return current_->now_ms_.load(std::memory_order_relaxed); }
 
   // As mremap does it, but for the copy.
@@ -380,6 +389,7 @@ class FakeOs {
   Counter offered_bytes_{0};
   Counter huge_bytes_{0};
   Counter no_huge_bytes_{0};
+  Counter populated_bytes_{0};
   std::atomic<std::uint32_t> now_ms_{0};
   Counter stuck_bytes_{0};
   std::array<Chunk, 4096> chunks_;

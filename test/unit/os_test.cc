@@ -124,6 +124,8 @@ TEST_CASE("os: offered pages hold what is written to them afterwards, their neig
   REQUIRE(os.offer(memory + kBytes, kBytes));
   os.want_huge_pages(memory, 3 * kBytes, true);
   os.want_huge_pages(memory, 3 * kBytes, false);
+  os.populate(memory, kBytes);
+  os.populate(memory + 1, kBytes);  // refused
   CHECK(errno == 777);
   CHECK(all_bytes_are(memory, kBytes, 5));
   CHECK(all_bytes_are(memory + 2 * kBytes, kBytes, 5));
