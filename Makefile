@@ -63,7 +63,7 @@ CXXFLAGS ?= -O2 -g
 COMMON   := -std=c++20 -I. -Wall -Wextra -Werror -MMD -MP -pthread -fvisibility=hidden $(LIBC_FLAGS)
 LIB_FLAGS := $(COMMON) -fno-exceptions -fno-rtti -fno-threadsafe-statics -fPIC \
              -ftls-model=initial-exec -fno-plt -fsemantic-interposition -ffunction-sections \
-             -fdata-sections -foptimize-sibling-calls
+             -fdata-sections -foptimize-sibling-calls -fno-tree-slp-vectorize
 # Beside each object, for scripts/check_stack.py: who calls whom, and the frames. clang has no such.
 LIB_FLAGS += $(if $(findstring clang,$(CXX)),,-fcallgraph-info=su)
 # The C++ driver would add libstdc++ and libm; the C driver of the same compiler does not.

@@ -20,18 +20,20 @@ static_assert(kMaxPoolSmall == MINITC_POOL_SMALL);
 
 RegionPool* pool_of(minitc_pool_t* pool) { return reinterpret_cast<RegionPool*>(pool); }
 
-void* or_enomem(void* block) {
-  if (block == nullptr) errno = ENOMEM;
-  return block;
+MINITC_COLD void* refuse() {
+  errno = ENOMEM;
+  return nullptr;
 }
 
+void* or_enomem(void* block) { return block != nullptr ? block : refuse(); }
+
 [[gnu::noinline]] void* alloc_slow(RegionPool* pool, std::size_t bytes) {
-  return or_enomem(pool != nullptr ? pool->allocate_slow(bytes) : nullptr);
+  return or_enomem(pool->allocate_slow(bytes));
 }
 
 MINITC_HOT void* alloc(minitc_pool_t* pool, std::size_t bytes) {
   if (pool == nullptr) [[unlikely]]
-    return alloc_slow(nullptr, bytes);
+    return refuse();
   return pool_of(pool)->allocate(bytes, alloc_slow);
 }
 
