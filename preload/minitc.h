@@ -6,9 +6,11 @@
  *   #include <minitc.h>
  *   if (minitc_version) puts(minitc_version());
  *
- * All functions may be called by any thread at any time. In a signal handler that interrupted the
- * library itself they do nothing, and return what is said below for "not now"; those of pools may
- * not be called there. None but those changes errno.
+ * All functions may be called by any thread at any time. Where a signal handler interrupted the
+ * library itself they do nothing, and return what is said below for "not now". But those that empty
+ * the thread's cache, minitc_release() and minitc_thread_idle(), and those of pools, may not be
+ * called in a signal handler: malloc and free may be at work on the cache, and leave no sign of it.
+ * None but those of pools changes errno.
  */
 #ifndef MINITC_H
 #define MINITC_H

@@ -1,7 +1,11 @@
 // A signal at every single instruction of an allocation: the processor's trap flag raises SIGTRAP
 // after each. The handler is that of a crash reporter, which allocates, prints and never comes
 // back; or that of a profiler, which unwinds the stack; or which frees what it allocates and
-// returns; or does the same at such length that it takes slow paths itself.
+// returns; or does the same at such length that it takes slow paths itself; or which asks the
+// library for its figures.
+#define MINITC_WEAK
+#include "../../preload/minitc.h"
+
 #include "check.h"
 
 #include <sys/syscall.h>
@@ -189,6 +193,39 @@ static void be_busy_in_a_copy(void) {
   }
 }
 
+static long told, refused;
+
+static int count_span(const struct minitc_span* span, void* count) {
+  CHECK(span->bytes != 0);
+  ++*(long*)count;
+  return 0;
+}
+
+// Whatever was interrupted, the answers are right, or there are none.
+static void ask_library(void) {
+  static char json[MINITC_STATS_JSON_BYTES];
+  struct minitc_stats now;
+  long spans = 0;
+  errno = 777;
+  const char* broken = minitc_heap_check();
+  if (broken != NULL) {
+    fprintf(stderr, "in step %ld: %s\n", steps, broken);
+    CHECK(!"the heap is as it should be");
+  }
+  if (minitc_stats(&now, sizeof now) == 0) {
+    told++;
+    CHECK(now.mapped != 0 && now.live <= now.mapped);
+    CHECK(minitc_stats_json(json, sizeof json) == strlen(json) && json[0] == '{');
+    CHECK(minitc_for_each_span(count_span, &spans) == 0 && spans != 0);
+  } else {
+    refused++;
+    CHECK(minitc_stats_json(json, sizeof json) == 0);
+    CHECK(minitc_for_each_span(count_span, &spans) == -1 && spans == 0);
+  }
+  CHECK(minitc_stats_write() == 0);  // no file
+  CHECK(errno == 777);
+}
+
 // --- What is interrupted -------------------------------------------------------------------------
 
 enum { kObjects = 12 };
@@ -336,10 +373,16 @@ static void busy_handler(void) {
   CHECK(pthread_join(thread, NULL) == 0);
 }
 
+static void asker(void) {
+  handle_steps_with(ask_library);
+  interrupt_all(1);
+  CHECK(told > 100 && refused > 100);
+}
+
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
       {"crash_reporter", crash_reporter}, {"unwinder", unwinder}, {"profiler", profiler},
-      {"busy_handler", busy_handler},     {NULL, NULL},
+      {"busy_handler", busy_handler},     {"asker", asker},       {NULL, NULL},
   };
   return run_case(argc, argv, cases);
 }
