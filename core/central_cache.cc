@@ -54,10 +54,7 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
       spans = spans_;
     }
     if (left == 0) break;
-    made = new_spans(std::max((left + size_class().objects - 1) / size_class().objects,
-                              std::min(spans >> kSpanGroupShift,
-                                       kSpanGroupBytes / (size_class().pages * kPageBytes))),
-                     spans);
+    made = new_spans(left, spans);
     if (made.empty()) break;
   }
   const std::size_t carved = count - from_store - left;
@@ -248,9 +245,12 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
   MINITC_CHECK(done == count);  // I7
 }
 
-// Up to `wanted` spans, beside the `held` ones, with all their objects free. They get their class
-// number under the lock.
-SpanList CentralCache::new_spans(std::size_t wanted, std::size_t held) {
+// Spans for so many objects, or fewer, all of them free; a group if the class has many spans beside
+// them. They get their class number under the lock.
+SpanList CentralCache::new_spans(std::size_t objects, std::size_t held) {
+  const std::size_t needed = (objects + size_class().objects - 1) / size_class().objects;
+  const std::size_t group = kSpanGroupBytes / (size_class().pages * kPageBytes);
+  const std::size_t wanted = std::max(needed, std::min(held >> kSpanGroupShift, group));
   SpanList spans = base_.heap->acquire_small(cls_, wanted);
   if (wanted <= held >> kPopulateShift && size_class().bytes <= kMaxPopulated) {
     base_.heap->populate(spans);

@@ -119,7 +119,7 @@ class alignas(64) CentralCache {
   bool mark_home(void** objects, std::size_t count);
   void report_tagged(void* const* objects, std::size_t count, Call call) const;
   void dismiss(void** objects, std::size_t count);
-  SpanList new_spans(std::size_t wanted, std::size_t held) MINITC_EXCLUDES(lock_);
+  SpanList new_spans(std::size_t objects, std::size_t held) MINITC_EXCLUDES(lock_);
   bool make_bits(Span* span);
   void delete_spans(SpanList& empties) MINITC_EXCLUDES(lock_);
   void** make_store() MINITC_EXCLUDES(lock_);

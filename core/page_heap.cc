@@ -73,10 +73,9 @@ SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted) {
 // They came out of one run, or were all held back and have memory.
 void PageHeap::populate(const SpanList& spans) const {
   if (spans.empty() || !spans.front()->zero) return;
-  char* const start = spans.back()->start.ptr();
-  const auto bytes = static_cast<std::size_t>(spans.front()->end().ptr() - start);
-  const bool is_whole = ((spans.back()->start.address() | bytes) & (os_->page_bytes - 1)) == 0;
-  if (is_whole) os_->populate(start, bytes);
+  const PageId start = spans.back()->start;
+  const PageCount length = spans.front()->end() - start;
+  if (is_whole(start, length)) os_->populate(start.ptr(), length.bytes());
 }
 
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
@@ -120,8 +119,7 @@ Finding PageHeap::release_large(void* ptr) {
     --stats_.large_count;
     if (span->moved) --moved_spans_;
     // Shortened in place it may end inside a kernel page, whose rest is another's.
-    const bool is_whole = (span->length.bytes() & (os_->page_bytes - 1)) == 0;
-    const bool renews = span->moved && is_whole;
+    const bool renews = span->moved && is_whole(span->start, span->length);
     span->moved = false;
     if (renews) {
       moved = span;
@@ -195,13 +193,11 @@ bool PageHeap::extend_locked(Span* span, PageCount pages) {
 }
 
 bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
-  const std::size_t misaligned =
-      (from->start.address() | to->start.address() | from->length.bytes() | to->length.bytes()) &
-      (os_->page_bytes - 1);
+  const bool are_whole = is_whole(from->start, from->length) && is_whole(to->start, to->length);
   lost = false;
   {
     const LockGuard guard(lock_, *this);
-    if (misaligned != 0 || moved_spans_ == kMaxMoved || lost_targets_ == kMaxLost) return false;
+    if (!are_whole || moved_spans_ == kMaxMoved || lost_targets_ == kMaxLost) return false;
   }
   // Both spans are the caller's.
   const Move result =
@@ -235,9 +231,10 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
 // Pages that were only offered may have no memory, and would get it by being written to.
 void PageHeap::clear(Span* span, std::size_t bytes) {
   if (span->zero) return;
-  const std::size_t ends = span->start.address() | span->length.bytes();
-  const bool is_whole = (ends & (os_->page_bytes - 1)) == 0;
-  if (offers_ && is_whole && os_->decommit(span->start.ptr(), span->length.bytes())) return;
+  if (offers_ && is_whole(span->start, span->length) &&
+      os_->decommit(span->start.ptr(), span->length.bytes())) {
+    return;
+  }
   memset(span->start.ptr(), 0, bytes);
 }
 

@@ -129,6 +129,10 @@ class PageHeap {
     std::uint32_t returns = 0;   // of returns_
   };
 
+  // Whether a range shares no kernel page with its neighbours.
+  bool is_whole(PageId start, PageCount length) const {
+    return ((start.address() | length.bytes()) & (os_->page_bytes - 1)) == 0;
+  }
   Shortage shortage_locked(PageCount pages) MINITC_REQUIRES(lock_);
   bool may_end(const Shortage& shortage) MINITC_EXCLUDES(lock_);
   bool shrink(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);

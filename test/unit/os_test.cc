@@ -10,8 +10,10 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <initializer_list>
+#include <iterator>
 
 #include "test/unit/support.h"
 
@@ -124,13 +126,41 @@ TEST_CASE("os: offered pages hold what is written to them afterwards, their neig
   REQUIRE(os.offer(memory + kBytes, kBytes));
   os.want_huge_pages(memory, 3 * kBytes, true);
   os.want_huge_pages(memory, 3 * kBytes, false);
-  os.populate(memory, kBytes);
-  os.populate(memory + 1, kBytes);  // refused
   CHECK(errno == 777);
   CHECK(all_bytes_are(memory, kBytes, 5));
   CHECK(all_bytes_are(memory + 2 * kBytes, kBytes, 5));
   memset(memory + kBytes, 6, kBytes);
   CHECK(all_bytes_are(memory + kBytes, kBytes, 6));
+  CHECK(os.release(memory, 3 * kBytes));
+}
+
+TEST_CASE("os: populated pages have memory and read as zeros; who refuses it is not asked again",
+          "[kernel]") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, 3 * kBytes);
+  const auto resident = [&](std::size_t nth) {
+    unsigned char pages[kBytes / 4096] = {};
+    REQUIRE(mincore(memory + nth * kBytes, kBytes, pages) == 0);
+    const auto count = std::count(std::begin(pages), std::end(pages), 1);
+    return static_cast<std::size_t>(count) * os.page_bytes;
+  };
+  os.want_huge_pages(memory, 3 * kBytes, false);  // of which one might hold all of it
+  constexpr int kPopulateWrite = 23;              // MADV_POPULATE_WRITE, since Linux 5.14
+  const bool is_known = madvise(memory, kBytes, kPopulateWrite) == 0;
+  REQUIRE(resident(1) == 0);
+  errno = 777;
+  os.populate(memory + kBytes, kBytes);
+  CHECK(resident(1) == (is_known ? kBytes : 0));
+  CHECK(resident(2) == 0);
+  CHECK(all_zero(memory + kBytes, kBytes));
+  memory[kBytes] = 5;
+  os.populate(memory + kBytes, kBytes);
+  CHECK(memory[kBytes] == 5);
+
+  os.populate(memory + 1, kBytes);  // refused
+  os.populate(memory + 2 * kBytes, kBytes);
+  CHECK(resident(2) == 0);
+  CHECK(errno == 777);
   CHECK(os.release(memory, 3 * kBytes));
 }
 
