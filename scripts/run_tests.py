@@ -3,12 +3,13 @@
 
 Usage: run_tests.py BUILD_DIR [--catch NAME=PROGRAM]... [--pytest PATH]... [--lib LIB]
                     [--only PATTERN] [--group-seconds N] [--last NAME=COMMAND]
-                    [--platform NAME] [--runner COMMAND]
+                    [--platform NAME] [--runner COMMAND] [--jobs N]
 
 A group is a Catch2 program, or a folder or file for pytest. A crash, a sanitizer's report and a
 group that runs no test at all are failures; a skipped test is named with its reason and is not
 counted as passed. --only runs one group (by name), the tests whose name contains PATTERN, or,
-written as [tag], the Catch2 tests with that tag. Results are left in BUILD_DIR/results. --last
+written as [tag], the Catch2 tests with that tag. Results are left in BUILD_DIR/results. --jobs
+groups run at a time; they are begun in the order given, --pytest before --catch. --last
 names a command that looks at them after all other groups: it gets that folder as its last argument
 and counts as one test. With --only, when there is not everything to look at, it does not run.
 --platform says that library and programs are for another platform than this machine's, --runner
@@ -16,6 +17,7 @@ what emulates it: Catch2 tests with the tag [kernel] are then skipped.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import os
 import pathlib
@@ -201,6 +203,17 @@ def show(group, seconds):
   sys.stdout.flush()
 
 
+def timed(name, run_group):
+  """What a group came to, and how many seconds it took."""
+  start = time.monotonic()
+  try:
+    group = run_group()
+  except OSError as error:
+    group = Group(name)
+    group.fail("start", str(error))
+  return group, time.monotonic() - start
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("build_dir", type=pathlib.Path)
@@ -212,6 +225,7 @@ def main():
   parser.add_argument("--platform", metavar="NAME")
   parser.add_argument("--runner", default="", metavar="COMMAND")
   parser.add_argument("--group-seconds", type=int, default=1800, metavar="N")
+  parser.add_argument("--jobs", type=int, default=1, metavar="N")
   args = parser.parse_args()
 
   results = args.build_dir.resolve() / "results"
@@ -229,6 +243,9 @@ def main():
   os.environ.setdefault("TSAN_OPTIONS", "memory_limit_mb=4000")
 
   groups = {}
+  for folder in args.pytest:
+    groups[pathlib.PurePath(folder).stem] = lambda folder=folder: run_pytest(
+        folder, results, args.only, args.group_seconds)
   for entry in args.catch:
     name, _, program = entry.partition("=")
     if not program:
@@ -236,29 +253,28 @@ def main():
     groups[name] = lambda name=name, program=program: run_catch(
         name, os.path.abspath(program), results, args.only, args.group_seconds,
         shlex.split(args.runner))
-  for folder in args.pytest:
-    groups[pathlib.PurePath(folder).stem] = lambda folder=folder: run_pytest(
-        folder, results, args.only, args.group_seconds)
+  if args.only in groups:
+    groups = {args.only: groups[args.only]}
+
+  passed = failed = 0
+
+  def count(group, seconds):
+    nonlocal passed, failed
+    if group is not None:  # --only left something of it
+      show(group, seconds)
+      passed += group.passed
+      failed += len(group.failures)
+
   if args.last and not args.only:
     for old in results.glob("*.xml"):  # of a group that is no more
       old.unlink()
+  with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+    running = [pool.submit(timed, name, group) for name, group in groups.items()]
+    for done in concurrent.futures.as_completed(running):
+      count(*done.result())
+  if args.last and not args.only:
     name, _, command = args.last.partition("=")
-    groups[name] = lambda: run_last(name, command, results, args.group_seconds)
-  chosen = [args.only] if args.only in groups else list(groups)
-
-  passed = failed = 0
-  for name in chosen:
-    start = time.monotonic()
-    try:
-      group = groups[name]()
-    except OSError as error:
-      group = Group(name)
-      group.fail("start", str(error))
-    if group is None:  # --only leaves nothing of it
-      continue
-    show(group, time.monotonic() - start)
-    passed += group.passed
-    failed += len(group.failures)
+    count(*timed(name, lambda: run_last(name, command, results, args.group_seconds)))
   if not passed and not failed:
     print("no test ran")
     failed = 1

@@ -114,9 +114,12 @@ def own_peak_kib():
 def run(argv, lib, **streams):
   """Runs argv to its end. Gives its exit status as a shell does, and what it cost."""
   child = None
+  early = []  # signals that came before there was a child, or before its number was known here
 
   def pass_on(number, _frame):
-    if child is not None:  # not send_signal, which may reap the child and lose its usage
+    if child is None:
+      early.append(number)
+    else:  # not send_signal, which may reap the child and lose its usage
       with contextlib.suppress(ProcessLookupError):
         os.kill(child.pid, number)
 
@@ -133,6 +136,8 @@ def run(argv, lib, **streams):
   except OSError as problem:
     print(f"{argv[0]}: {problem.strerror}", file=sys.stderr)
     return 127 if isinstance(problem, FileNotFoundError) else 126, None
+  for number in early:
+    pass_on(number, None)
   _, status, usage = os.wait4(child.pid, 0)
   cost = Usage(time.monotonic() - begin, usage, own_kib)
   code = os.waitstatus_to_exitcode(status)

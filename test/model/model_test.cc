@@ -54,7 +54,7 @@ TEST_CASE("model: a heap does what a plain record says, whatever the OS refuses"
   }
 }
 
-#if !defined(__SANITIZE_THREAD__)  // of use for threads only, and ten times as slow
+#if !defined(TEST_TSAN)  // of use for threads only, and ten times as slow
 // make test runs at the top of the repository.
 TEST_CASE("model: inputs that the fuzzer has found do no harm",
           "[I2][I3][I4][I5][I6][I7][I8][I9][I10]") {

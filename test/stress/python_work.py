@@ -38,7 +38,7 @@ def tree(rng, depth):
 
 def json_round_trips(seed):
   rng = random.Random(seed)
-  data = [tree(rng, 6) for _ in range(60)]
+  data = [tree(rng, 6) for _ in range(30)]
   text = json.dumps(data)
   for indent in (None, 1, 3):
     again = json.loads(json.dumps(json.loads(text), indent=indent, ensure_ascii=bool(indent)))
@@ -151,7 +151,7 @@ def main():
   print("threads", in_threads(8))
   print("short threads", worker_threads())
   print("processes", in_processes(4))
-  print("fork under threads", fork_under_threads(30))
+  print("fork under threads", fork_under_threads(20))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pytest
 from redis_support import (Client, Server, data_set, pipe, read_all, require_same_keys, wait_for)
 from side_by_side import environment, tail, tool
 
-BENCHMARK_REQUESTS = 16_000
+BENCHMARK_REQUESTS = 8_000
 MALLOC_FAMILY = {
     "malloc", "free", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc",
     "posix_memalign", "valloc", "pvalloc", "cfree", "malloc_usable_size", "malloc_trim",

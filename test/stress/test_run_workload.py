@@ -89,6 +89,28 @@ def test_signals_reach_the_command(begin, tmp_path, to_group):
   assert outcome.status == 5 and b"peak RSS" in outcome.err
 
 
+# The script, but a signal comes as soon as there is a child, before the script can know its number.
+EARLY_SIGNAL = """
+import os, runpy, signal, subprocess, sys
+
+class Popen(subprocess.Popen):
+  def __init__(self, *args, **more):
+    super().__init__(*args, **more)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+subprocess.Popen = Popen
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_signal_before_the_child_is_known_reaches_it(lib, tmp_path):
+  argv = [tool("python3", "python3"), "-c", EARLY_SIGNAL, ROOT / "scripts" / "run_workload.py",
+          "--lib", lib, "--", "sleep", "5"]
+  outcome = finish(start(argv, environment(tmp_path), tmp_path), tmp_path, 60)
+  assert outcome.status == 128 + signal.SIGTERM, outcome
+
+
 def test_missing_library_is_named(begin, tmp_path):
   # The last --lib counts.
   outcome = finish(begin("--lib", "/nowhere/libminitc.so", "true"), tmp_path, 60)

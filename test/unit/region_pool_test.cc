@@ -23,7 +23,7 @@ using test::hex;
 using test::OsCall;
 using test::TestHeap;
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TEST_ASAN)
 constexpr bool kHasRedZones = true;
 #else
 constexpr bool kHasRedZones = false;
@@ -715,7 +715,7 @@ TEST_CASE("region pool: any mixture of calls keeps what is in the blocks") {
   CHECK(f.live() == 0);
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TEST_ASAN)
 TEST_CASE("region pool: AddressSanitizer finds overruns and uses after a reset") {
   Fixture f;
   RegionPool* const pool = f.create();

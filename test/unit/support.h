@@ -1,5 +1,5 @@
-// What several unit tests need: a child process to die in, heaps and tiers on a fake OS, memory
-// patterns.
+// What unit tests share: Catch, a child process to die in, heaps and tiers on a fake OS, memory
+// patterns. It is compiled once for all of them.
 #pragma once
 
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <catch2/catch.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -137,7 +138,7 @@ class Random {
 // threads move them, and are approximate by contract; another thread parks and robs a cache while
 // its owner may be in a pop or a push (notes 2 and 7 of docs/locks.md). These races are expected.
 // Their stacks must be remembered long enough to be recognised.
-#if defined(__SANITIZE_THREAD__)
+#if defined(TEST_TSAN)
 #define TEST_THREAD_SANITIZER_OPTIONS()                                                 \
   extern "C" [[gnu::visibility("default")]] const char* __tsan_default_suppressions() { \
     return "race:minitc::ThreadCache::cached_objects\n"                                 \
@@ -150,7 +151,7 @@ class Random {
 inline constexpr std::size_t kRounds = 1;  // every access costs ten times as much
 #else
 #define TEST_THREAD_SANITIZER_OPTIONS()
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(TEST_ASAN)
 inline constexpr std::size_t kRounds = 2;
 #else
 inline constexpr std::size_t kRounds = 4;
