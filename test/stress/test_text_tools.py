@@ -53,7 +53,7 @@ def test_bash(lib, tmp_path):
 
 def test_xz(lib, tmp_path, text):
   xz = tool("xz", "xz-utils")
-  script = (f"{xz} -T2 -3 --block-size=1MiB -c '{text}' > packed.xz && "
+  script = (f"{xz} -T2 -1 --block-size=1MiB -c '{text}' > packed.xz && "
             f"{xz} -T2 -dc packed.xz > unpacked")
   plain, preloaded = run_both(tmp_path, lib, [tool("sh", "dash"), "-c", script], together=False,
                               processes=3)
