@@ -218,10 +218,14 @@ BENCH_FLAGS := -O2 -g -Wall -Wextra -Werror -fno-builtin -pthread
 BENCH_DIR   := $(BUILD)/test/bench
 BENCHES     := $(patsubst test/%.cc,$(BUILD)/test/%,$(wildcard test/bench/*.cc)) $(BENCH_DIR)/measure
 
-$(BENCH_DIR)/%: test/bench/%.cc $(wildcard test/bench/*.h) preload/minitc.h Makefile
+$(BENCH_DIR)/bench.h.gch: test/bench/bench.h Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
-	$(Q)g++ -std=c++20 $(BENCH_FLAGS) $< -o $@
+	$(Q)g++ -std=c++20 $(BENCH_FLAGS) -w -x c++-header $< -o $@
+$(BENCH_DIR)/%: test/bench/%.cc $(BENCH_DIR)/bench.h.gch $(wildcard test/bench/*.h) preload/minitc.h
+	@mkdir -p $(@D)
+	@echo '  build $@'
+	$(Q)g++ -std=c++20 $(BENCH_FLAGS) -include $(BENCH_DIR)/bench.h $< -o $@
 $(BENCH_DIR)/measure: test/bench/measure.c Makefile
 	@mkdir -p $(@D)
 	@echo '  build $@'
