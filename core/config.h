@@ -141,6 +141,8 @@ inline constexpr std::size_t kPoolKeptBytes = 64 * 1024;
 // A chunk that was too full for so many requests is passed over: what it has left is less than
 // they commonly want.
 inline constexpr std::uint32_t kPoolChunkFailures = 4;
+// The reports have of each pool the most that it held in its last so many resets, or since.
+inline constexpr std::uint32_t kPoolPeakResets = 16;
 
 // --- Metadata ----------------------------------------------------------------------------------
 

@@ -69,8 +69,8 @@ void RegionPool::reset() {
   const std::size_t kept_bytes = first()->next == nullptr ? first()->bytes() : keep_chunks();
   open_ = first();
   open(open_);
-  if (peak_bytes_ < counted_bytes_) tell(peak_bytes_);
-  held_bytes_ = peak_bytes_ = kept_bytes;
+  held_bytes_ = kept_bytes;
+  if (++resets_ == kPoolPeakResets) forget_peak();
 }
 
 // Empties the chunks behind the first as long as they may stay, and frees the others. Returns the
@@ -355,7 +355,7 @@ void RegionPool::check() {
 }
 
 // The pool holds so much more. The heap is told, but not of each change: threads would wait for
-// each other's cache line. A pool that takes no more than between its last resets has nothing new.
+// each other's cache line. A pool that takes no more than before its last resets has nothing new.
 MINITC_HOT void RegionPool::hold(std::size_t bytes) {
   held_bytes_ += bytes;
   if (held_bytes_ > peak_bytes_) note_peak();
@@ -364,6 +364,12 @@ MINITC_HOT void RegionPool::hold(std::size_t bytes) {
 void RegionPool::note_peak() {
   peak_bytes_ = held_bytes_;
   if (peak_bytes_ > counted_bytes_) tell(peak_bytes_);
+}
+
+void RegionPool::forget_peak() {
+  if (peak_bytes_ < counted_bytes_) tell(peak_bytes_);
+  peak_bytes_ = held_bytes_;
+  resets_ = 0;
 }
 
 void RegionPool::tell(std::size_t bytes) {

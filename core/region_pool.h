@@ -141,6 +141,7 @@ class alignas(kMinAlign) RegionPool {
   void free_chunks(Chunk* chunk);
   void hold(std::size_t bytes);
   void note_peak();
+  void forget_peak();
   void tell(std::size_t bytes);
 
   char* cursor_ = nullptr;
@@ -155,9 +156,10 @@ class alignas(kMinAlign) RegionPool {
   Large* spare_ = nullptr;              // nodes for the next blocks
   Cleanup* cleanups_ = nullptr;         // the latest first
   std::size_t held_bytes_ = 0;          // of chunks and large blocks
-  std::size_t peak_bytes_ = 0;          // the most of it since the last reset
+  std::size_t peak_bytes_ = 0;          // the most of it in the last resets_ resets, or since
   std::size_t counted_bytes_ = 0;       // in the heap's totals
   bool is_clearing_ = false;            // cleanup functions are running
+  std::uint8_t resets_ = 0;             // since the peak was forgotten
   std::atomic<std::uint32_t> user_{0};  // debug builds: the thread inside a call, or 0
 };
 

@@ -57,7 +57,10 @@ void minitc_pool_reset(minitc_pool_t* pool) {
   if (pool != nullptr) pool_of(pool)->reset();
 }
 
-void* minitc_pool_alloc(minitc_pool_t* pool, std::size_t bytes) { return alloc(pool, bytes); }
+// In one cache line.
+[[gnu::aligned(64)]] void* minitc_pool_alloc(minitc_pool_t* pool, std::size_t bytes) {
+  return alloc(pool, bytes);
+}
 
 void* minitc_pool_calloc(minitc_pool_t* pool, std::size_t count, std::size_t size) {
   std::size_t bytes;
