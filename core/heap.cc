@@ -279,8 +279,9 @@ void Heap::bury(ThreadCache* cache) {
   arena_.destroy(cache);
 }
 
-// Threads that have gone idle lose what they cached to those that are short of it: one round parks
-// the caches that it comes by, a later one robs those that are still parked.
+// Threads that have gone idle lose what they cached: to those that are short of it, and after a
+// while because the spans of a few objects may be many. One round parks the caches that it comes
+// by, a later one robs those that are still parked.
 void Heap::rob_idle_caches(std::uint32_t now_ms) {
   const ThreadCache* const own = current_cache();
   std::size_t looks = 0;
@@ -315,8 +316,8 @@ void Heap::tick() {
   std::uint32_t last = ticked_ms_.load(std::memory_order_relaxed);
   if (now - last < kTickMs) return;
   if (!ticked_ms_.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
-  pages_.age(now);
-  if (share_.is_short.exchange(false, std::memory_order_relaxed)) rob_idle_caches(now);
+  const bool is_time = pages_.age(now);
+  if (share_.is_short.exchange(false, std::memory_order_relaxed) || is_time) rob_idle_caches(now);
 }
 
 void Heap::flush_cache() {

@@ -89,7 +89,8 @@ class PageHeap {
   // Returns all committed free runs to the OS; the number of bytes returned.
   std::size_t trim() MINITC_EXCLUDES(lock_);
   // Returns part of what has been free for long. To be called now and then; `now_ms` as Os::now_ms.
-  void age(std::uint32_t now_ms) MINITC_EXCLUDES(lock_);
+  // False if nothing was done, since it is less than kAgeMs since something was.
+  bool age(std::uint32_t now_ms) MINITC_EXCLUDES(lock_);
   // True once after what is in use has grown above the soft limit, and each time it grew on: what
   // the tiers above hold is wanted back.
   bool take_pressure() {

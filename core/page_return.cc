@@ -106,18 +106,19 @@ void PageHeap::end_return_locked(Span* run, bool returned) {
   futex_wake_all(returns_);
 }
 
-void PageHeap::age(std::uint32_t now_ms) {
+bool PageHeap::age(std::uint32_t now_ms) {
   {
     const LockGuard guard(lock_, *this);
-    if (now_ms - aged_ms_ < kAgeMs) return;
+    if (now_ms - aged_ms_ < kAgeMs) return false;
     aged_ms_ = now_ms;
     const PageCount idle{std::min(least_free_, committed_locked()).value / kAgedPart};
     missed_ -= std::min(missed_, idle);
     least_free_ = committed_locked() - idle;
-    if (idle == PageCount{} || fixed_bound_ != PageCount{}) return;
+    if (idle == PageCount{} || fixed_bound_ != PageCount{}) return true;
     aged_bound_ = least_free_;
   }
   return_excess(Keep::kAged);
+  return true;
 }
 
 // Returns the longest runs, a few at a time, until the bound holds. What other threads free

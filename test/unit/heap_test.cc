@@ -1126,6 +1126,29 @@ TEST_CASE("heap: idle threads lose what they cache to one that is short of it, a
   CHECK(f.snapshot().threads == 1);
 }
 
+TEST_CASE("heap: threads that are idle for long lose what they cache, though nobody is short",
+          "[I7][I10]") {
+  Fixture f;
+  {
+    const Sleepers sleepers(*f.heap, 4);
+    const auto cached = [&] { return f.snapshot().classes[class_of(4000)].thread_cached; };
+    const std::size_t before = cached();
+    REQUIRE(before > 40);
+    const auto pass = [&](std::uint32_t ms) {
+      f.fake.pass_ms(ms);
+      f.heap->deallocate(f.allocate(kMaxSmall + 1));
+    };
+    pass(kAgeMs);  // parks them
+    pass(kAgeMs - kTickMs);
+    CHECK(cached() == before);
+    pass(kTickMs);
+    CHECK(cached() <= 4);  // one each
+    f.heap->check_caches();
+  }
+  f.check();
+  CHECK(f.live() == 0);
+}
+
 TEST_CASE("heap: threads that are at work keep what they cache, though others are short", "[I10]") {
   Options options;
   options.thread_cache_total = 256 * 1024;
