@@ -119,7 +119,7 @@ static pthread_barrier_t hoarded;
 static pthread_barrier_t ended;
 
 // Sixteen threads that hoard, and one that could cache 888 KiB (256 objects or 512 KiB of a size),
-// share 1 MiB.
+// share 1 MiB (or 32 MiB, which is enough for all).
 enum { kSizes = 4 };
 static const size_t hoarded_sizes[kSizes] = {64, 256, 1024, 4096};
 static const size_t wanted_sizes[kSizes] = {96, 384, 1536, 6144};
@@ -152,8 +152,8 @@ static size_t hoards(void) {
   return sum;
 }
 
-// Threads that sleep on full caches lose them to one that is short of room for its own, and go on
-// well.
+// Threads that sleep on full caches lose them to one that is short of room for its own, or to time,
+// and go on well.
 static void idle_threads(void) {
   enum { kThreads = 16 };
   pthread_t threads[kThreads];

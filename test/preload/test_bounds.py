@@ -30,6 +30,11 @@ def test_bounds_with_and_without_huge_pages(run_ok, build, case, huge_pages):
   assert (result.stdout, result.stderr) == ("", "")
 
 
+def test_idle_threads_let_go_though_nobody_is_short(run_ok, build):
+  result = run_ok([build / "preload" / "bounds", "idle_threads"], timeout=120)
+  assert (result.stdout, result.stderr) == ("", "")
+
+
 def test_a_hard_limit_makes_operator_new_throw(run_ok, build):
   """The program can react: its handler is called, and catches what a small limit refuses."""
   result = run_ok(["python3", "-S", "-c", """
