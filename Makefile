@@ -109,9 +109,9 @@ debug:
 # The packages that tests and checks use; scripts/need.sh installs what is missing.
 RUN_PACKAGES   := python3 sqlite3
 COMMAND_PACKAGES := python3-pyelftools python3-rich
-TEST_PACKAGES  ?= $(RUN_PACKAGES) catch2 clang libclang-rt-dev python3-pytest redis-server redis-tools git perl xz-utils \
-                  binutils strace libcap2-bin procps gdb heaptrack valgrind libfaketime man-db \
-                  openssh-server python3-numpy php-cli php-mbstring php-xml \
+TEST_PACKAGES  ?= $(RUN_PACKAGES) catch2 clang libclang-rt-dev python3-pytest redis-server \
+                  redis-tools git perl xz-utils binutils strace libcap2-bin procps gdb heaptrack \
+                  valgrind libfaketime man-db openssh-server python3-numpy php-cli php-mbstring php-xml \
                   qemu-user $(COMMAND_PACKAGES) gnuplot-nox python3-prometheus-client chromium
 CHECK_PACKAGES := python3 python3-pytest binutils clang clang-tidy clang-format libclang-rt-dev
 
@@ -122,8 +122,8 @@ run: $(LIB)
 
 # --- Tests ---------------------------------------------------------------------------------------
 
-# Unit and model tests, three times: with all asserts, and under the sanitizers. clang compiles them in
-# half of g++'s time.
+# Unit and model tests, three times: with all asserts, and under the sanitizers. clang compiles them
+# in half of g++'s time.
 VARIANTS    ?= plain asan tsan
 UNIT_CXX    ?= clang++
 SAN_plain   := -O1
@@ -146,7 +146,7 @@ UNIT_BIN    := $(foreach v,$(VARIANTS),$(BUILD)/test/unit-$(v) $(BUILD)/test/mod
 
 # $(1): the variant. What all tests include is compiled once for it.
 define VARIANT_RULES
-$(BUILD)/$(1)/support.h.gch: test/unit/support.h Makefile
+$(BUILD)/$(1)/precompiled.h.gch: test/unit/precompiled.h Makefile
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
 	$(Q)$$(UNIT_CXX) $(call TESTS_FLAGS,$(1)) -w -x c++-header $$< -o $$@
@@ -154,10 +154,10 @@ $(BUILD)/$(1)/core/%.o: core/%.cc Makefile
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
 	$(Q)$$(UNIT_CXX) $(call UNIT_FLAGS,$(1)) -c $$< -o $$@
-$(BUILD)/$(1)/test/%.o: test/%.cc $(BUILD)/$(1)/support.h.gch
+$(BUILD)/$(1)/test/%.o: test/%.cc $(BUILD)/$(1)/precompiled.h.gch
 	@mkdir -p $$(@D)
 	@echo '  build $$@'
-	$(Q)$$(UNIT_CXX) $(call TESTS_FLAGS,$(1)) -include $(BUILD)/$(1)/support.h -c $$< -o $$@
+	$(Q)$$(UNIT_CXX) $(call TESTS_FLAGS,$(1)) -include $(BUILD)/$(1)/precompiled.h -c $$< -o $$@
 $(BUILD)/test/unit-$(1): $(patsubst %.cc,$(BUILD)/$(1)/%.o,$(UNIT_SRC) $(CORE)) \
                          | $(filter %.o,$(CATCH_MAIN))
 	@mkdir -p $$(@D)
@@ -240,8 +240,8 @@ unit: $(UNIT_BIN)
 test:
 	@scripts/need.sh $(TEST_PACKAGES)
 	@$(MAKE) --no-print-directory -j$(shell nproc) all unit programs
-	@scripts/run_tests.py $(BUILD) --lib $(LIB) --jobs $(shell nproc) $(if $(ONLY),--only '$(ONLY)') \
-	  $(foreach b,$(UNIT_BIN),--catch $(notdir $(b))=$(b)) $(TEST_ARGS)
+	@scripts/run_tests.py $(BUILD) --lib $(LIB) --jobs $(shell nproc) \
+	  $(if $(ONLY),--only '$(ONLY)') $(foreach b,$(UNIT_BIN),--catch $(notdir $(b))=$(b)) $(TEST_ARGS)
 ifeq ($(PLATFORM),)
 test: TEST_ARGS := --pytest test/stress test/preload test/misuse test/command \
                    --last compatibility='scripts/check_compatibility.py --ran'
@@ -370,4 +370,5 @@ clean:
 
 -include $(LIB_OBJ:.o=.d)
 -include $(FUZZ_OBJ:.o=.d)
--include $(foreach v,$(VARIANTS),$(BUILD)/$(v)/support.h.d $(patsubst %.cc,$(BUILD)/$(v)/%.d,$(UNIT_SRC) $(MODEL_SRC) $(CORE)))
+-include $(foreach v,$(VARIANTS),$(BUILD)/$(v)/precompiled.h.d \
+                                 $(patsubst %.cc,$(BUILD)/$(v)/%.d,$(UNIT_SRC) $(MODEL_SRC) $(CORE)))

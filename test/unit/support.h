@@ -1,5 +1,5 @@
-// What unit tests share: Catch, a child process to die in, heaps and tiers on a fake OS, memory
-// patterns. It is compiled once for all of them.
+// What several unit tests need: a child process to die in, heaps and tiers on a fake OS, memory
+// patterns.
 #pragma once
 
 #include <fcntl.h>
@@ -12,7 +12,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <catch2/catch.hpp>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
