@@ -101,8 +101,8 @@ DEBUG_LIB_IS := LIB=$(DEBUG_LIB) LIB_BUILD=$(BUILD)/debug/lib CXXFLAGS='-O1 -g -
 debug:
 	@scripts/need.sh $(TEST_PACKAGES)
 	@$(MAKE) --no-print-directory -j$(shell nproc) $(DEBUG_LIB_IS) all programs
-	@scripts/run_tests.py $(BUILD) --lib $(DEBUG_LIB) $(if $(ONLY),--only '$(ONLY)') \
-	  --pytest test/misuse test/preload test/stress
+	@scripts/run_tests.py $(BUILD) --lib $(DEBUG_LIB) --jobs $(shell nproc) \
+	  $(if $(ONLY),--only '$(ONLY)') --pytest test/stress test/preload test/misuse
 
 # --- Run it --------------------------------------------------------------------------------------
 

@@ -97,6 +97,12 @@ def lib():
 
 
 @pytest.fixture(scope="session")
+def is_debug(lib):
+  """Whether that is the debug build: then it has what only that says."""
+  return b"two threads at a time" in pathlib.Path(lib).read_bytes()
+
+
+@pytest.fixture(scope="session")
 def build():
   """The folder of compiled test programs: test below the build folder, build or $TEST_BUILD."""
   return BUILD

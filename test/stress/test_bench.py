@@ -81,7 +81,7 @@ def test_all_ways_to_serve_requests_compute_the_same(run_plain, run_ok, build):
   assert (result.returncode, result.stderr) == (1, "requests: --way=pool: not running on libminitc\n")
 
 
-def test_bench_pool(run_script, tmp_path):
+def test_bench_pool(run_script, is_debug, tmp_path):
   result = run_script("bench_pool.py", "--work", tmp_path, "-n", "1", "--scale", "0.02", "--json",
                       tmp_path / "result.json")
   assert result.status == 0, result.err
@@ -89,9 +89,11 @@ def test_bench_pool(run_script, tmp_path):
   assert set(rows) == {"glibc malloc", "minitc malloc", "minitc pool", "minitc pool-inline",
                        "minitc bump", "minitc bump-inline"}
   assert rows["minitc pool"]["per pool"] == 1
-  # Counts are the same in every run: a pool needs far fewer instructions than malloc and free.
-  assert rows["minitc pool"]["instructions"] * 1.5 < rows["minitc malloc"]["instructions"]
-  assert rows["minitc pool-inline"]["instructions"] < rows["minitc pool"]["instructions"]
+  # Counts are the same in every run: a pool needs far fewer instructions than malloc and free. In
+  # the debug build every block takes the slow path.
+  pool, inline, malloc = (rows[f"minitc {way}"]["instructions"]
+                          for way in ("pool", "pool-inline", "malloc"))
+  assert is_debug or inline < pool < malloc / 1.5
   result = run_script("bench_pool.py", "--work", tmp_path, "--contestants", "glibc")
   assert (result.status, result.err) == (
       2, b"bench_pool.py: pools are minitc's: it has to take part\n")
