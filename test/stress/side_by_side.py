@@ -91,7 +91,8 @@ def require_same(what, plain, preloaded):
 def run_both(tmp_path, lib, argv, stdin=None, timeout=120, together=True, processes=1, **more):
   """Runs argv in tmp_path/plain and, with the library, in tmp_path/preloaded. Both must succeed
   and print the same; the library must have greeted from at least that many processes. Returns both
-  outcomes. together=False is for programs that keep several cores busy by themselves."""
+  outcomes. together=False is for programs that keep several cores busy by themselves, or that
+  would get into each other's way."""
   folders = [tmp_path / "plain", tmp_path / "preloaded"]
   envs = [environment(tmp_path, **more), environment(tmp_path, lib, **more)]
   if together:
