@@ -1,18 +1,18 @@
 #include "core/region_pool.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 namespace minitc {
 namespace {
 
 // A signal handler that interrupted the heap gets nothing from it, and what it frees is lost.
-MINITC_HOT void* allocate_object(Heap& heap, std::size_t bytes) {
-  return heap.allocate(bytes, [&heap](std::size_t n) {
-    return inside_critical_section() ? nullptr : heap.allocate_slow(n);
-  });
+void* allocate_object(Heap& heap, std::size_t bytes) {
+  return inside_critical_section() ? nullptr : heap.allocate(bytes);
 }
 
 // AddressSanitizer's, where the program has it. Room is then poisoned, and behind each block some
@@ -27,13 +27,19 @@ extern "C" {
 bool is_poisoned() { return __asan_poison_memory_region != nullptr; }
 std::size_t red_zone_bytes() { return is_poisoned() ? kMinAlign : 0; }
 void poison(const void* start, std::size_t bytes) {
-  if (is_poisoned()) __asan_poison_memory_region(start, bytes);
+  if (is_poisoned()) [[unlikely]]
+    __asan_poison_memory_region(start, bytes);
 }
 void unpoison(const void* start, std::size_t bytes) {
   if (is_poisoned()) __asan_unpoison_memory_region(start, bytes);
 }
 
 }  // namespace
+
+void* RegionPool::refuse() {
+  errno = ENOMEM;
+  return nullptr;
+}
 
 // --- Life ----------------------------------------------------------------------------------------
 
@@ -46,13 +52,14 @@ RegionPool::RegionPool(Heap& heap, Chunk* first) : heap_(heap), open_(first), la
 
 RegionPool* RegionPool::create(Heap& heap, std::size_t first_chunk_bytes) {
   Chunk* const chunk = make_chunk(heap, std::max(first_chunk_bytes, kMinPoolChunkBytes));
-  return chunk == nullptr ? nullptr : new (chunk + 1) RegionPool(heap, chunk);
+  if (chunk == nullptr) return static_cast<RegionPool*>(refuse());
+  return new (chunk + 1) RegionPool(heap, chunk);
 }
 
 void RegionPool::destroy() {
   {
     const Use use(*this);
-    run_cleanups("minitc_pool_destroy");
+    if (cleanups_ != nullptr) run_cleanups("minitc_pool_destroy");
     free_larges();
   }
   tell(0);
@@ -62,42 +69,43 @@ void RegionPool::destroy() {
 
 void RegionPool::reset() {
   const Use use(*this);
-  run_cleanups("minitc_pool_reset");
+  if (cleanups_ != nullptr) [[unlikely]]
+    run_cleanups("minitc_pool_reset");
   free_larges();
-  larges_ = entered_ = trie_ = spare_ = nullptr;
   empty(first());
-  const std::size_t kept_bytes = first()->next == nullptr ? first()->bytes() : keep_chunks();
+  held_bytes_ = first()->bytes();
+  if (first()->next != nullptr) [[unlikely]]
+    keep_chunks();
   open_ = first();
   open(open_);
-  held_bytes_ = kept_bytes;
-  if (++resets_ == kPoolPeakResets) forget_peak();
+  if (--resets_left_ == 0) forget_peak();
 }
 
-// Empties the chunks behind the first as long as they may stay, and frees the others. Returns the
-// bytes of all that stay.
-std::size_t RegionPool::keep_chunks() {
-  std::size_t kept_bytes = first()->bytes();
+// Empties the chunks behind the first as long as they may stay, and frees the others.
+void RegionPool::keep_chunks() {
   last_ = first();
-  while (last_->next != nullptr && kept_bytes + last_->next->bytes() <= kPoolKeptBytes) {
+  while (last_->next != nullptr && held_bytes_ + last_->next->bytes() <= kPoolKeptBytes) {
     last_ = last_->next;
-    kept_bytes += last_->bytes();
+    held_bytes_ += last_->bytes();
     empty(last_);
   }
   free_chunks(last_->next);
   last_->next = nullptr;
-  return kept_bytes;
 }
 
-// They may use the pool, and what they add is run as well.
-MINITC_HOT void RegionPool::run_cleanups(const char* function) {
+// They may use the pool, and what they add is run as well. The one that runs stays in the list, so
+// that there is one as long as this goes on.
+void RegionPool::run_cleanups(const char* function) {
   if (is_clearing_) die_of_cleanup(function);
-  while (cleanups_ != nullptr) {
-    const Cleanup* const cleanup = cleanups_;
-    cleanups_ = cleanup->next;
-    is_clearing_ = true;
-    cleanup->run(cleanup->argument);
-    is_clearing_ = false;
+  is_clearing_ = true;
+  while (Cleanup* const cleanup = cleanups_) {
+    if (Function* const run = std::exchange(cleanup->run, nullptr)) {
+      run(cleanup->argument);
+    } else {
+      cleanups_ = cleanup->next;
+    }
   }
+  is_clearing_ = false;
 }
 
 MINITC_COLD void RegionPool::die_of_cleanup(const char* function) {
@@ -124,7 +132,7 @@ void* RegionPool::allocate_small(std::size_t bytes, std::size_t alignment) {
   const std::size_t cut = align_up(std::max(bytes, std::size_t{1}), kMinAlign) + red_zone_bytes();
   current_->cursor = cursor_;
   Chunk* const chunk = chunk_with(cut + alignment - kMinAlign);
-  if (chunk == nullptr) return nullptr;
+  if (chunk == nullptr) return refuse();
   const std::size_t skipped = -reinterpret_cast<std::uintptr_t>(chunk->cursor) & (alignment - 1);
   char* const block = chunk->cursor + skipped;
   chunk->cursor = block + cut;
@@ -136,8 +144,7 @@ void* RegionPool::allocate_small(std::size_t bytes, std::size_t alignment) {
 void* RegionPool::allocate_zeroed(std::size_t bytes) {
   const Use use(*this);
   if (bytes > kMaxPoolSmall) {
-    void* const large = inside_critical_section() ? nullptr : heap_.allocate_zeroed(bytes);
-    return large == nullptr ? nullptr : remember(large, bytes);
+    return remember(inside_critical_section() ? nullptr : heap_.allocate_zeroed(bytes), bytes);
   }
   void* const block = allocate(bytes);
   return block == nullptr ? nullptr : memset(block, 0, bytes);
@@ -149,9 +156,8 @@ void* RegionPool::allocate_aligned(std::size_t bytes, std::size_t alignment) {
   if (bytes <= kMaxPoolSmall && alignment - kMinAlign <= kMaxPoolSmall - bytes) {
     return allocate_small(bytes, alignment);
   }
-  void* const large =
-      inside_critical_section() ? nullptr : heap_.allocate_aligned(bytes, alignment);
-  return large == nullptr ? nullptr : remember(large, bytes);
+  return remember(inside_critical_section() ? nullptr : heap_.allocate_aligned(bytes, alignment),
+                  bytes);
 }
 
 // Nothing has been cut from `chunk`.
@@ -176,8 +182,10 @@ RegionPool::Chunk* RegionPool::make_chunk(Heap& heap, std::size_t bytes) {
 // shown to the fast path.
 void RegionPool::open(Chunk* chunk) {
   current_ = chunk;
-  cursor_ = limit_ = chunk->cursor;
-  if (!MINITC_IS_DEBUG && !is_poisoned()) limit_ = chunk->end;
+  cursor_ = chunk->cursor;
+  limit_ = chunk->end;
+  if (MINITC_IS_DEBUG || is_poisoned()) [[unlikely]]
+    limit_ = cursor_;
 }
 
 // A chunk with room for so many bytes; null if memory is refused.
@@ -229,24 +237,45 @@ MINITC_HOT void RegionPool::give_back(void* object) {
 
 // --- Large blocks --------------------------------------------------------------------------------
 
-void* RegionPool::allocate_large(std::size_t bytes) {
-  const Use use(*this);
-  void* const block = allocate_object(heap_, bytes);
-  return block == nullptr ? nullptr : remember(block, bytes);
+// Where the thread's cache has a block, and the chunk room for its node, nothing is called: then
+// this needs no frame.
+void* RegionPool::allocate_slow(std::size_t bytes) {
+  if (bytes <= kMaxPoolSmall) [[unlikely]]
+    return allocate_small(bytes);
+  char* const node = cursor_;
+  char* const next = node + sizeof(Large);
+  if (spare_ != nullptr || next > limit_) [[unlikely]]
+    return allocate_large(bytes);
+  const auto slow = [this](std::size_t n) { return allocate_large(n); };
+  return heap_.allocate(bytes, slow, [=, this](void* block, unsigned) {
+    cursor_ = next;
+    return enlist(node, block, bytes);
+  });
 }
 
-// Gives `block` a node and returns it; if memory for that is refused, frees it and returns null.
-MINITC_HOT void* RegionPool::remember(void* block, std::size_t bytes) {
-  Large* large = spare_;
-  if (large != nullptr) {
-    spare_ = large->next;
+void* RegionPool::allocate_large(std::size_t bytes) {
+  const Use use(*this);
+  return remember(allocate_object(heap_, bytes), bytes);
+}
+
+// Gives `block` a node and returns it; if memory for that is refused, frees it.
+void* RegionPool::remember(void* block, std::size_t bytes) {
+  if (block == nullptr) return refuse();
+  void* node = spare_;
+  if (node != nullptr) {
+    spare_ = spare_->next;
   } else {
-    large = static_cast<Large*>(allocate(sizeof(Large)));
-    if (large == nullptr) {
+    node = allocate(sizeof(Large));
+    if (node == nullptr) {
       give_back(block);
-      return nullptr;
+      return refuse();
     }
   }
+  return enlist(node, block, bytes);
+}
+
+MINITC_HOT void* RegionPool::enlist(void* node, void* block, std::size_t bytes) {
+  Large* const large = new (node) Large;
   large->next = larges_;
   large->block = block;
   large->bytes = bytes;
@@ -259,6 +288,8 @@ MINITC_HOT void RegionPool::free_larges() {
   for (const Large* large = larges_; large != nullptr; large = large->next) {
     if (large->block != nullptr) give_back(large->block);
   }
+  larges_ = nullptr;
+  if (entered_ != nullptr) entered_ = trie_ = spare_ = nullptr;
 }
 
 bool RegionPool::free_large(void* ptr) {
@@ -369,7 +400,7 @@ void RegionPool::note_peak() {
 void RegionPool::forget_peak() {
   if (peak_bytes_ < counted_bytes_) tell(peak_bytes_);
   peak_bytes_ = held_bytes_;
-  resets_ = 0;
+  resets_left_ = kPoolPeakResets;
 }
 
 void RegionPool::tell(std::size_t bytes) {

@@ -36,42 +36,37 @@ class alignas(kMinAlign) RegionPool {
  public:
   using Function = void(void*);
 
-  // A pool whose first chunk has at least `first_chunk_bytes`; null if memory is refused.
+  // What all below return if memory is refused: null, and errno is ENOMEM.
+  MINITC_COLD static void* refuse();
+
+  // A pool whose first chunk has at least `first_chunk_bytes`.
   static RegionPool* create(Heap& heap, std::size_t first_chunk_bytes);
   // Runs the cleanups, the last one first, and frees everything: large blocks, chunks, the pool.
   void destroy();
   // The same, but the pool stays, empty, with its first chunks.
   void reset();
 
-  // A block of at least `bytes` (0 counts as 1) that is aligned to kMinAlign, or what
-  // slow(this, bytes) returns if the fast path has none.
-  template <typename Slow>
-  MINITC_HOT void* allocate(std::size_t bytes, Slow slow) {
-    const Use use(*this);
+  // A block of at least `bytes` (0 counts as 1) that is aligned to kMinAlign.
+  MINITC_HOT void* allocate(std::size_t bytes) {
     if (bytes - 1 >= kMaxPoolSmall) [[unlikely]]  // large, or 0, which wraps
-      return slow(this, bytes);
+      return allocate_slow(bytes);
     char* const block = cursor_;
     char* const next = block + ((bytes - 1) | (kMinAlign - 1)) + 1;
     if (next > limit_) [[unlikely]]
-      return slow(this, bytes);
+      return allocate_slow(bytes);
+    if (block == nullptr) __builtin_unreachable();
     cursor_ = next;
     return block;
   }
-  void* allocate(std::size_t bytes) {
-    return allocate(bytes, [](RegionPool* pool, std::size_t n) { return pool->allocate_slow(n); });
-  }
-  // As above; null if memory is refused. So are the two below.
-  void* allocate_slow(std::size_t bytes) {
-    return bytes > kMaxPoolSmall ? allocate_large(bytes) : allocate_small(bytes);
-  }
-  // All zero.
+  // The same, all zero.
   void* allocate_zeroed(std::size_t bytes);
   // Aligned to `alignment`, a power of two.
   void* allocate_aligned(std::size_t bytes, std::size_t alignment);
 
   // Frees a large block early. False, and nothing was done, if `ptr` is none of this pool.
   bool free_large(void* ptr);
-  // run(argument) will be called at the next reset or destroy. False if memory is refused.
+  // run(argument) will be called at the next reset or destroy. False, and errno is ENOMEM, if
+  // memory is refused.
   bool add_cleanup(Function* run, void* argument);
 
   RegionPoolStats stats();
@@ -92,7 +87,7 @@ class alignas(kMinAlign) RegionPool {
   };
   // What the pool knows of a large block. A binary trie finds the node of a block; a block gets
   // into it no sooner than one is looked for. The bits of a hash tell which child to take.
-  struct Large {
+  struct alignas(kMinAlign) Large {
     Large* next;  // all of the pool, the latest first
     void* block;  // null: freed early
     std::size_t bytes;
@@ -129,15 +124,17 @@ class alignas(kMinAlign) RegionPool {
   Chunk* chunk_with(std::size_t bytes);
   Chunk* find_chunk(std::size_t bytes);
   Chunk* add_chunk(std::size_t bytes);
+  void* allocate_slow(std::size_t bytes);
   void* allocate_small(std::size_t bytes, std::size_t alignment = kMinAlign);
   void* allocate_large(std::size_t bytes);
   void* remember(void* block, std::size_t bytes);
+  void* enlist(void* node, void* block, std::size_t bytes);
   void enter_larges();
   Large** way_of(const void* block, const void* wanted);
   void free_larges();
   void run_cleanups(const char* function);
   [[noreturn]] void die_of_cleanup(const char* function);
-  std::size_t keep_chunks();
+  void keep_chunks();
   void free_chunks(Chunk* chunk);
   void hold(std::size_t bytes);
   void note_peak();
@@ -147,20 +144,20 @@ class alignas(kMinAlign) RegionPool {
   char* cursor_ = nullptr;
   char* limit_ = nullptr;
   Heap& heap_;
-  Chunk* current_ = nullptr;            // blocks are cut from this one
-  Chunk* open_ = nullptr;               // the first one that is not passed over; null: all are
-  Chunk* last_ = nullptr;               // of the list that begins with first()
-  Large* larges_ = nullptr;             // all nodes that are not spare, the latest first
-  Large* entered_ = nullptr;            // the first of them that is in the trie
-  Large* trie_ = nullptr;               // its root
-  Large* spare_ = nullptr;              // nodes for the next blocks
-  Cleanup* cleanups_ = nullptr;         // the latest first
-  std::size_t held_bytes_ = 0;          // of chunks and large blocks
-  std::size_t peak_bytes_ = 0;          // the most of it in the last resets_ resets, or since
-  std::size_t counted_bytes_ = 0;       // in the heap's totals
-  bool is_clearing_ = false;            // cleanup functions are running
-  std::uint8_t resets_ = 0;             // since the peak was forgotten
-  std::atomic<std::uint32_t> user_{0};  // debug builds: the thread inside a call, or 0
+  Chunk* current_ = nullptr;       // blocks are cut from this one
+  Chunk* open_ = nullptr;          // the first one that is not passed over; null: all are
+  Chunk* last_ = nullptr;          // of the list that begins with first()
+  Large* larges_ = nullptr;        // all nodes that are not spare, the latest first
+  Large* entered_ = nullptr;       // the first of them that is in the trie
+  Large* trie_ = nullptr;          // its root
+  Large* spare_ = nullptr;         // nodes for the next blocks
+  Cleanup* cleanups_ = nullptr;    // the latest first
+  std::size_t held_bytes_ = 0;     // of chunks and large blocks
+  std::size_t peak_bytes_ = 0;     // the most of it since it was last forgotten
+  std::size_t counted_bytes_ = 0;  // in the heap's totals
+  bool is_clearing_ = false;       // cleanup functions are running
+  std::uint8_t resets_left_ = kPoolPeakResets;  // until the peak is forgotten
+  std::atomic<std::uint32_t> user_{0};          // debug builds: the thread inside a call, or 0
 };
 
 }  // namespace minitc

@@ -167,12 +167,15 @@ MINITC_FUNCTION void* minitc_pool_alloc(minitc_pool_t* pool, size_t bytes)
 /* The same, compiled into the program as far as it is short. What it may cut from is the library's
  * to say: in a debug build, and under AddressSanitizer, every block is the library's to give. */
 static inline void* minitc_pool_take(minitc_pool_t* pool, size_t bytes) {
-  char* block;
+  /* A null pool reads as a full one, which costs no branch, and in a loop nothing. */
+  static char nothing;
+  static const minitc_pool_t full = {&nothing, &nothing};
+  const minitc_pool_t* const from = pool != NULL ? pool : &full;
+  char* const block = from->cursor;
   char* next;
-  if (pool == NULL || bytes - 1 >= MINITC_POOL_SMALL) return minitc_pool_alloc(pool, bytes);
-  block = pool->cursor;
+  if (bytes - 1 >= MINITC_POOL_SMALL) return minitc_pool_alloc(pool, bytes);
   next = block + ((bytes - 1) | 15) + 1;
-  if (next > pool->limit) return minitc_pool_alloc(pool, bytes);
+  if (next > from->limit) return minitc_pool_alloc(pool, bytes);
   pool->cursor = next;
   return block;
 }

@@ -20,21 +20,10 @@ static_assert(kMaxPoolSmall == MINITC_POOL_SMALL);
 
 RegionPool* pool_of(minitc_pool_t* pool) { return reinterpret_cast<RegionPool*>(pool); }
 
-MINITC_COLD void* refuse() {
-  errno = ENOMEM;
-  return nullptr;
-}
-
-void* or_enomem(void* block) { return block != nullptr ? block : refuse(); }
-
-[[gnu::noinline]] void* alloc_slow(RegionPool* pool, std::size_t bytes) {
-  return or_enomem(pool->allocate_slow(bytes));
-}
-
 MINITC_HOT void* alloc(minitc_pool_t* pool, std::size_t bytes) {
   if (pool == nullptr) [[unlikely]]
-    return refuse();
-  return pool_of(pool)->allocate(bytes, alloc_slow);
+    return RegionPool::refuse();
+  return pool_of(pool)->allocate(bytes);
 }
 
 }  // namespace
@@ -45,8 +34,9 @@ using namespace minitc;  // NOLINT(google-build-using-namespace): the definition
 extern "C" {
 
 minitc_pool_t* minitc_pool_create(std::size_t first_chunk_bytes) {
-  void* const pool = heap_is_usable() ? RegionPool::create(g_heap, first_chunk_bytes) : nullptr;
-  return static_cast<minitc_pool_t*>(or_enomem(pool));
+  void* const pool =
+      heap_is_usable() ? RegionPool::create(g_heap, first_chunk_bytes) : RegionPool::refuse();
+  return static_cast<minitc_pool_t*>(pool);
 }
 
 void minitc_pool_destroy(minitc_pool_t* pool) {
@@ -64,8 +54,8 @@ void minitc_pool_reset(minitc_pool_t* pool) {
 
 void* minitc_pool_calloc(minitc_pool_t* pool, std::size_t count, std::size_t size) {
   std::size_t bytes;
-  if (__builtin_mul_overflow(count, size, &bytes)) bytes = SIZE_MAX;
-  return or_enomem(pool != nullptr ? pool_of(pool)->allocate_zeroed(bytes) : nullptr);
+  if (__builtin_mul_overflow(count, size, &bytes) || pool == nullptr) return RegionPool::refuse();
+  return pool_of(pool)->allocate_zeroed(bytes);
 }
 
 void* minitc_pool_memalign(minitc_pool_t* pool, std::size_t bytes, std::size_t alignment) {
@@ -73,9 +63,7 @@ void* minitc_pool_memalign(minitc_pool_t* pool, std::size_t bytes, std::size_t a
     errno = EINVAL;
     return nullptr;
   }
-  if (alignment <= kMinAlign) return alloc(pool, bytes);
-  RegionPool* const region = pool_of(pool);
-  return or_enomem(region != nullptr ? region->allocate_aligned(bytes, alignment) : nullptr);
+  return pool != nullptr ? pool_of(pool)->allocate_aligned(bytes, alignment) : RegionPool::refuse();
 }
 
 char* minitc_pool_strdup(minitc_pool_t* pool, const char* string) {
@@ -89,9 +77,8 @@ int minitc_pool_free_large(minitc_pool_t* pool, void* block) {
 }
 
 int minitc_pool_cleanup_add(minitc_pool_t* pool, void (*function)(void*), void* argument) {
-  if (pool != nullptr && pool_of(pool)->add_cleanup(function, argument)) return 0;
-  errno = ENOMEM;
-  return -1;
+  if (pool == nullptr) RegionPool::refuse();
+  return pool != nullptr && pool_of(pool)->add_cleanup(function, argument) ? 0 : -1;
 }
 
 void minitc_pool_stats(minitc_pool_t* pool, minitc_pool_stats_t* stats, std::size_t size) {
