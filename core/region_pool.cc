@@ -25,10 +25,11 @@ extern "C" {
 // NOLINTEND(readability-identifier-naming)
 
 bool is_poisoned() { return __asan_poison_memory_region != nullptr; }
+// Then each block has to pass the slow path: the fast path is shown no room.
+bool hides_room() { return MINITC_IS_DEBUG || is_poisoned(); }
 std::size_t red_zone_bytes() { return is_poisoned() ? kMinAlign : 0; }
 void poison(const void* start, std::size_t bytes) {
-  if (is_poisoned()) [[unlikely]]
-    __asan_poison_memory_region(start, bytes);
+  if (is_poisoned()) __asan_poison_memory_region(start, bytes);
 }
 void unpoison(const void* start, std::size_t bytes) {
   if (is_poisoned()) __asan_unpoison_memory_region(start, bytes);
@@ -72,17 +73,16 @@ void RegionPool::reset() {
   if (cleanups_ != nullptr) [[unlikely]]
     run_cleanups("minitc_pool_reset");
   free_larges();
-  empty(first());
   held_bytes_ = first()->bytes();
-  if (first()->next != nullptr) [[unlikely]]
-    keep_chunks();
-  open_ = first();
-  open(open_);
+  cursor_ = first_block();
+  if (first()->next != nullptr || hides_room()) [[unlikely]]
+    reset_chunks();
   if (--resets_left_ == 0) forget_peak();
 }
 
-// Empties the chunks behind the first as long as they may stay, and frees the others.
-void RegionPool::keep_chunks() {
+// Empties the first chunks, as many as may stay, and frees the others.
+void RegionPool::reset_chunks() {
+  empty(first());
   last_ = first();
   while (last_->next != nullptr && held_bytes_ + last_->next->bytes() <= kPoolKeptBytes) {
     last_ = last_->next;
@@ -91,6 +91,8 @@ void RegionPool::keep_chunks() {
   }
   free_chunks(last_->next);
   last_->next = nullptr;
+  open_ = first();
+  open(open_);
 }
 
 // They may use the pool, and what they add is run as well. The one that runs stays in the list, so
@@ -164,8 +166,7 @@ void* RegionPool::allocate_aligned(std::size_t bytes, std::size_t alignment) {
 void RegionPool::empty(Chunk* chunk) {
   static_assert(sizeof(Chunk) % kMinAlign == 0 && sizeof(RegionPool) % kMinAlign == 0);
   static_assert(sizeof(Chunk) + sizeof(RegionPool) < kMinPoolChunkBytes);
-  chunk->cursor =
-      chunk == first() ? reinterpret_cast<char*>(this + 1) : reinterpret_cast<char*>(chunk + 1);
+  chunk->cursor = chunk == first() ? first_block() : reinterpret_cast<char*>(chunk + 1);
   chunk->failures = 0;
   poison(chunk->cursor, chunk->room());
 }
@@ -178,14 +179,11 @@ RegionPool::Chunk* RegionPool::make_chunk(Heap& heap, std::size_t bytes) {
   return start == nullptr ? nullptr : new (start) Chunk{nullptr, start, start + bytes, 0};
 }
 
-// From now on blocks are cut from `chunk`. Where each has to pass allocate_small() nothing is
-// shown to the fast path.
+// From now on blocks are cut from `chunk`.
 void RegionPool::open(Chunk* chunk) {
   current_ = chunk;
   cursor_ = chunk->cursor;
-  limit_ = chunk->end;
-  if (MINITC_IS_DEBUG || is_poisoned()) [[unlikely]]
-    limit_ = cursor_;
+  limit_ = hides_room() ? cursor_ : chunk->end;
 }
 
 // A chunk with room for so many bytes; null if memory is refused.

@@ -117,6 +117,7 @@ class alignas(kMinAlign) RegionPool {
   bool enter(std::uint32_t& outer);
   bool leave(std::uint32_t outer);
   Chunk* first() const { return reinterpret_cast<Chunk*>(const_cast<RegionPool*>(this)) - 1; }
+  char* first_block() { return reinterpret_cast<char*>(this + 1); }
   void empty(Chunk* chunk);
   static Chunk* make_chunk(Heap& heap, std::size_t bytes);
   void give_back(void* object);
@@ -134,7 +135,7 @@ class alignas(kMinAlign) RegionPool {
   void free_larges();
   void run_cleanups(const char* function);
   [[noreturn]] void die_of_cleanup(const char* function);
-  void keep_chunks();
+  void reset_chunks();
   void free_chunks(Chunk* chunk);
   void hold(std::size_t bytes);
   void note_peak();
