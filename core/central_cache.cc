@@ -45,8 +45,9 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
       }
       add_spans_locked(made);
       while (left != 0) {
+        const std::uint32_t occupied = occupied_.load(std::memory_order_relaxed);
         Span* const span =
-            occupied_ != 0 ? lists_[std::countr_zero(occupied_)].front() : fresh_.pop();
+            occupied != 0 ? lists_[std::countr_zero(occupied)].front() : fresh_.pop();
         if (span == nullptr) break;
         left -= carve_locked(span, out + from_store, left);
       }
@@ -285,7 +286,7 @@ bool CentralCache::make_bits(Span* span) {
     const std::uint64_t all = rest >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << rest) - 1;
     span->bits[word] = span->bits[words + word] = all;
   }
-  span->free_count = static_cast<std::uint32_t>(objects);
+  span->free_count = static_cast<std::uint16_t>(objects);
   return true;
 }
 
@@ -337,27 +338,39 @@ void CentralCache::remove_span_locked(Span* span, SpanList& empties) {
   empties.push(span);
 }
 
-// Moves the span to the list that fits; spans with none or all of their objects free are in none.
+// Moves the span to the list that fits. What was returned may have memory from now on.
 void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
   const std::size_t before = span->free_count;
   const std::size_t all = size_class().objects;
   free_objects_ += count - before;
-  span->free_count = static_cast<std::uint32_t>(count);
+  span->free_count = static_cast<std::uint16_t>(count);
   // Two numbers have the same highest bit.
-  if ((before ^ count) <= (before & count) && before != all && count != all) return;
-  const auto list_of = [all](std::size_t free) { return free == all ? 0 : std::bit_width(free); };
-  const auto from = list_of(before);
-  const auto to = list_of(count);
-  if (from != 0) {
-    lists_[from].remove(span);
-    if (lists_[from].empty()) occupied_ &= ~(1U << from);
-    --partial_spans_;
+  const bool are_alike = (before ^ count) <= (before & count) && before != all && count != all;
+  if (span->backing == Backing::kReturning || (are_alike && span->backing == Backing::kResident)) {
+    return;
   }
-  if (to != 0) {
-    lists_[to].push(span);
-    occupied_ |= 1U << to;
-    ++partial_spans_;
+  unlist_locked(span, list_of(*span, before));
+  span->backing = Backing::kResident;
+  list_locked(span, list_of(*span, count));
+}
+
+void CentralCache::list_locked(Span* span, std::size_t list) {
+  if (list == kNoList) return;
+  lists_[list].push(span);
+  occupied_.store(occupied_.load(std::memory_order_relaxed) | 1U << list,
+                  std::memory_order_relaxed);
+  span->listed = base_.heap->round();
+  ++partial_spans_;
+}
+
+void CentralCache::unlist_locked(Span* span, std::size_t list) {
+  if (list == kNoList) return;
+  lists_[list].remove(span);
+  if (lists_[list].empty()) {
+    occupied_.store(occupied_.load(std::memory_order_relaxed) & ~(1U << list),
+                    std::memory_order_relaxed);
   }
+  --partial_spans_;
 }
 
 // Takes up to `count` objects out of the span, the lowest first. They are put down from the end of
@@ -390,7 +403,9 @@ void CentralCache::put_locked(Span* span, std::size_t index, std::uint64_t mask,
   MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
   span->free_word(index) |= mask;
   change_free_count_locked(span, span->free_count + count);
-  if (span->free_count == size_class().objects) remove_span_locked(span, empties);
+  if (span->free_count == size_class().objects && span->backing != Backing::kReturning) {
+    remove_span_locked(span, empties);
+  }
 }
 
 void CentralCache::send_home_locked(void** objects, std::size_t count, SpanList& empties) {

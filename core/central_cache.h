@@ -10,15 +10,19 @@
 // pointers are ignored it does so under the lock, as then it may have none in hand: a span has its
 // class number while it has bitmaps, and that too is guarded by the lock.
 //
+// Objects are never touched, but whole pages of those that are free in a span go back to the OS
+// when the span has lain for a while.
+//
 // Invariants: I7  Every object of a small span is in exactly one place: with the program or in a
 //                 thread cache (home 0, free 0), in the store (home 1, free 0), in its span
 //                 (home 1, free 1).
 //             I8  A span's free_count is the number of its free bits; a span with some and not all
 //                 objects free is in the list for that many, one with all of them free is fresh,
-//                 any other in none.
+//                 one whose pages are being returned is in a list of these, any other in none.
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -86,6 +90,13 @@ class alignas(64) CentralCache {
   Finding find(const void* ptr) const;
   // Sends the store's objects home, and fresh spans back.
   void trim() MINITC_EXCLUDES(lock_);
+  // Returns whole pages of free objects in up to `spans` spans to the OS, the emptiest first:
+  // of all, or if `only_quiet` of those that have lain for a while. `spans` becomes how many more
+  // there might have been, and the bytes that were returned are the result.
+  std::size_t return_pages(bool only_quiet, std::size_t& spans) MINITC_EXCLUDES(lock_);
+  // In the child of a fork, all locks held: spans whose pages other threads were returning are in
+  // use as before.
+  void adopt_returning() MINITC_NO_THREAD_SAFETY_ANALYSIS;
   CentralStats stats() MINITC_EXCLUDES(lock_);
   // Of the span that begins at `start`, if it is one of this class.
   SpanUse use_of(PageId start) MINITC_EXCLUDES(lock_);
@@ -98,9 +109,14 @@ class alignas(64) CentralCache {
   RankedLock<LockRank::kCentral>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
  private:
-  // Lists by the bit width of the number of free objects: the fullest spans are in the first.
-  static constexpr std::size_t kLists = 12;
-  static_assert(kPageBytes / kGrain < std::size_t{1} << (kLists - 1));
+  // Two lists for each bit width of the number of free objects: the fullest spans are in the first
+  // two. In the second of two are those whose free pages have been returned.
+  static constexpr std::size_t kLists = 24;
+  static constexpr std::size_t kNoList = 0;
+  static constexpr std::uint32_t kResidentLists = 0x555555;
+  static_assert(kPageBytes / kGrain < std::size_t{1} << (kLists / 2 - 1));
+  // Words of the largest bitmap.
+  static constexpr std::size_t kMaxWords = kPageBytes / kGrain / 64;
 
   struct Place {  // of a pointer in a span; `finding` tells if the rest is valid
     Span* span;
@@ -125,7 +141,18 @@ class alignas(64) CentralCache {
   void** make_store() MINITC_EXCLUDES(lock_);
   void add_spans_locked(SpanList& spans) MINITC_REQUIRES(lock_);
   void remove_span_locked(Span* span, SpanList& empties) MINITC_REQUIRES(lock_);
+  // The list for a span with so many free objects; one with none or all is in none.
+  std::size_t list_of(const Span& span, std::size_t free) const {
+    if (free == size_class().objects) return kNoList;
+    return 2 * static_cast<std::size_t>(std::bit_width(free)) +
+           static_cast<std::size_t>(span.backing);
+  }
+  void list_locked(Span* span, std::size_t list) MINITC_REQUIRES(lock_);
+  void unlist_locked(Span* span, std::size_t list) MINITC_REQUIRES(lock_);
   void change_free_count_locked(Span* span, std::size_t count) MINITC_REQUIRES(lock_);
+  Span* begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWords]) MINITC_EXCLUDES(lock_);
+  std::size_t return_free(const Span& span, const std::uint64_t* free) const;
+  void end_return(Span* span) MINITC_EXCLUDES(lock_);
   std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
   void put_locked(Span* span, std::size_t index, std::uint64_t mask, std::size_t count,
                   SpanList& empties) MINITC_REQUIRES(lock_);
@@ -147,9 +174,10 @@ class alignas(64) CentralCache {
   // A hint: the last spill found no room in the store, and nothing was taken out since.
   std::atomic<bool> store_is_full_{false};
   std::size_t stored_ MINITC_GUARDED_BY(lock_) = 0;
-  SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);      // [w]: spans whose free_count has width w
-  std::uint32_t occupied_ MINITC_GUARDED_BY(lock_) = 0;  // bit w: lists_[w] is not empty
-  SpanList fresh_ MINITC_GUARDED_BY(lock_);              // came with others, not carved yet
+  SpanList lists_[kLists] MINITC_GUARDED_BY(lock_);         // [list_of(span)]
+  std::atomic<std::uint32_t> occupied_{0};                  // bit i: lists_[i] is not empty; a hint
+  SpanList returning_ MINITC_GUARDED_BY(lock_);             // Backing::kReturning
+  SpanList fresh_ MINITC_GUARDED_BY(lock_);                 // came with others, not carved yet
   std::size_t partial_spans_ MINITC_GUARDED_BY(lock_) = 0;  // in lists_
   std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;

@@ -23,19 +23,28 @@ const char* CentralCache::violation_locked(std::size_t& seen) const {
   seen += stored_;
   std::size_t free = 0;
   std::size_t partial = 0;
+  const std::uint32_t occupied = occupied_.load(std::memory_order_relaxed);
   for (std::size_t list = 0; list < kLists; ++list) {
-    MINITC_EXPECT(lists_[list].empty() == ((occupied_ >> list & 1) == 0));  // I8
+    MINITC_EXPECT(lists_[list].empty() == ((occupied >> list & 1) == 0));  // I8
     for (Span* span = lists_[list].front(); span != nullptr; span = span->next) {
       if (const char* const broken = violation_of_locked(*span)) return broken;
-      MINITC_EXPECT(static_cast<std::size_t>(std::bit_width(span->free_count)) == list);  // I8
+      MINITC_EXPECT(span->backing != Backing::kReturning);                         // I8
+      MINITC_EXPECT(list_of(*span, span->free_count) == list && list != kNoList);  // I8
       free += span->free_count;
       seen += span->words();
       ++partial;
     }
   }
   MINITC_EXPECT(partial == partial_spans_);  // I8
+  for (Span* span = returning_.front(); span != nullptr; span = span->next) {
+    if (const char* const broken = violation_of_locked(*span)) return broken;
+    MINITC_EXPECT(span->backing == Backing::kReturning);  // I8
+    free += span->free_count;
+    seen += span->words();
+  }
   for (const Span* span = fresh_.front(); span != nullptr; span = span->next) {
-    MINITC_EXPECT(span->free_count == size_class().objects);  // I8
+    MINITC_EXPECT(span->free_count == size_class().objects &&
+                  span->backing == Backing::kResident);  // I8
     free += span->free_count;
     ++seen;
   }

@@ -308,7 +308,24 @@ void Heap::rob_idle_caches(std::uint32_t now_ms) {
 
 std::size_t Heap::trim() {
   gather();
-  return pages_.trim();
+  std::size_t bytes = pages_.trim();
+  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
+    std::size_t spans = central_[cls].stats().partial_spans;
+    bytes += central_[cls].return_pages(/*only_quiet=*/false, spans);
+  }
+  return bytes;
+}
+
+// A part of it: few enough spans that nobody has to wait for long.
+void Heap::return_quiet() {
+  std::size_t spans = kMaxQuiet;
+  unsigned cls = quiet_next_.load(std::memory_order_relaxed);
+  while (cls != 0) {
+    central_[cls].return_pages(/*only_quiet=*/true, spans);
+    if (spans == 0) break;
+    --cls;
+  }
+  quiet_next_.store(cls, std::memory_order_relaxed);
 }
 
 void Heap::tick() {
@@ -317,6 +334,10 @@ void Heap::tick() {
   if (now - last < kTickMs) return;
   if (!ticked_ms_.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
   const bool is_time = pages_.age(now);
+  if (is_time && pages_.returns_quiet()) {
+    quiet_next_.store(kNumClasses - 1, std::memory_order_relaxed);
+  }
+  return_quiet();
   if (share_.is_short.exchange(false, std::memory_order_relaxed) || is_time) rob_idle_caches(now);
 }
 

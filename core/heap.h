@@ -165,6 +165,7 @@ class Heap {
   // Ends the life of a cache that is this thread's for good.
   void bury(ThreadCache* cache);
   void rob_idle_caches(std::uint32_t now_ms);
+  void return_quiet();
   // What is to be done now and then. There is no thread to do it: slow paths come by.
   void tick();
   // Makes free pages of what this thread's cache, the central stores and fresh spans hold.
@@ -182,6 +183,7 @@ class Heap {
   std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
   alignas(64) CacheShare share_;
   std::atomic<std::uint32_t> ticked_ms_{0};    // when tick() last did something
+  std::atomic<unsigned> quiet_next_{0};        // what return_quiet() goes on with; 0: it is done
   std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;

@@ -63,6 +63,14 @@ class PageHeap {
   Span* acquire_large(PageCount pages, PageCount alignment) MINITC_EXCLUDES(lock_);
   // Gets memory for what acquire_small() gave, if it has none yet.
   void populate(const SpanList& spans) const;
+  // Returns the whole pages of the OS in [begin, end), which are in a span in use, but nobody's;
+  // the number of bytes returned. What they read as is then undefined.
+  std::size_t return_inside(char* begin, char* end) const;
+  // Whether that is to be done for what has not been needed for a while.
+  bool returns_quiet() const { return fixed_bound_ == PageCount{} && huge_pages_ != Options::kYes; }
+  std::size_t os_page_bytes() const { return os_->page_bytes; }
+  // Counts, and wraps around, the times that age() did something.
+  std::uint8_t round() const { return round_.load(std::memory_order_relaxed); }
   // Empties the list.
   void release_small(SpanList& spans) MINITC_EXCLUDES(lock_);
   // Frees the large object at `ptr`; a finding other than kLive if there is none.
@@ -217,7 +225,8 @@ class PageHeap {
   PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed since the last age()
   PageCount aged_bound_ MINITC_GUARDED_BY(lock_);         // for kAged
   std::uint32_t aged_ms_ MINITC_GUARDED_BY(lock_) = 0;    // when that was
-  PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
+  std::atomic<std::uint8_t> round_{0};
+  PageCount pressed_ MINITC_GUARDED_BY(lock_);  // in use when is_pressed_ was last set
   std::atomic<bool> is_pressed_{false};
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t moved_spans_ MINITC_GUARDED_BY(lock_) = 0;   // large spans with `moved` set

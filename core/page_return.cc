@@ -111,6 +111,7 @@ bool PageHeap::age(std::uint32_t now_ms) {
     const LockGuard guard(lock_, *this);
     if (now_ms - aged_ms_ < kAgeMs) return false;
     aged_ms_ = now_ms;
+    round_.store(static_cast<std::uint8_t>(round() + 1), std::memory_order_relaxed);
     const PageCount idle{std::min(least_free_, committed_locked()).value / kAgedPart};
     missed_ -= std::min(missed_, idle);
     least_free_ = committed_locked() - idle;

@@ -48,6 +48,13 @@ static_assert(!legal(SpanState::kSmall, SpanState::kLarge));
 static_assert(!legal(SpanState::kSmall, SpanState::kReturned));
 static_assert(!legal(SpanState::kFree, SpanState::kReturned));
 
+// What is behind the free objects of a small span.
+enum class Backing : std::uint8_t {
+  kResident = 0,  // memory, wherever the program has ever written
+  kReturned = 1,  // no whole page
+  kReturning,     // a thread gives whole pages of them back to the OS
+};
+
 struct Span {
   Span(PageId first, PageCount pages, SpanState initial)
       : start(first), length(pages), state(initial) {}
@@ -61,15 +68,17 @@ struct Span {
   bool zero = false;     // in use: its pages were all zero when it was acquired
   bool moved = false;    // large: its pages came by Os::move, it may be a mapping of its own
   std::uint8_t cls = 0;  // small, with bitmaps: the size class (class lock)
-  std::uint32_t free_count = 0;  // small: objects in the span, that is bits set in `free`
-  // kReturning: the holder_number() of the thread that returns it.
-  std::uint32_t& returned_by() { return free_count; }
+  std::uint16_t free_count = 0;          // small: objects in the span, that is bits set in `free`
+  std::uint8_t listed = 0;               // small, in a list: the PageHeap::round() since when
+  Backing backing = Backing::kResident;  // small
 
   // Small: a bit per object. `free`: the object is in the span and may be carved (class lock).
   // `home`: the object is in the central tier, in the span or in its class's store (atomic).
   // One word of each is kept here; more are a block of the arena, `free` first.
   std::uint64_t* bits = nullptr;
   std::uint64_t own_bits[2] = {};
+  // kReturning: the holder_number() of the thread that returns it.
+  std::uint64_t& returned_by() { return own_bits[0]; }
 
   PageId end() const { return start + length; }
   bool is_free() const { return state == SpanState::kFree || state == SpanState::kReturned; }

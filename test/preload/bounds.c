@@ -98,6 +98,33 @@ static void peak_is_forgotten(void) {
   CHECK(resident_kib() <= before + 4 * kKiB);
 }
 
+// One object in eight stays, and with it each span; the memory of the others is gone after some
+// seconds of a light load, and at once by malloc_trim().
+static void sparse_spans(void) {
+  enum { kCount = 8000, kBytes = 12000, kStay = 8 };
+  static unsigned char* objects[kCount];
+  long before = resident_kib();
+  for (int way = 0; way < 2; way++) {
+    for (int i = 0; i < kCount; i++) objects[i] = memset(hidden_malloc(kBytes), i % 251, kBytes);
+    CHECK(resident_kib() > before + 88 * kKiB);
+    for (int i = 0; i < kCount; i++) {
+      if (i % kStay != 0) free(objects[i]);
+    }
+    if (way == 0) CHECK(malloc_trim(0) == 1);
+    double start = seconds();
+    while (resident_kib() > before + 28 * kKiB && way == 1 && seconds() < start + 40) {
+      for (int i = 0; i < 40; i++) free_list(list_of(100 * kKiB, 100));
+      usleep(20000);
+    }
+    if (resident_kib() > before + 28 * kKiB) fprintf(stderr, "%ld KiB", resident_kib() - before);
+    CHECK(resident_kib() <= before + 28 * kKiB);
+    for (int i = 0; i < kCount; i += kStay) {
+      for (int k = 0; k < kBytes; k++) CHECK(objects[i][k] == i % 251);
+      free(objects[i]);
+    }
+  }
+}
+
 // MINITC_RELEASE=free. Memory is offered, and the kernel may leave it; calloc stays right.
 static void offered_memory(void) {
   for (int round = 0; round < 3; round++) {
@@ -177,6 +204,7 @@ int main(int argc, char** argv) {
       {"hard_limit", hard_limit},
       {"soft_limit", soft_limit},
       {"peak_is_forgotten", peak_is_forgotten},
+      {"sparse_spans", sparse_spans},
       {"offered_memory", offered_memory},
       {"idle_threads", idle_threads},
       {NULL, NULL},

@@ -366,7 +366,99 @@ TEST_CASE("central cache: no byte of a free object is changed, in the store or i
   }
 }
 
-// --- Bad pointers -------------------------------------------------------------------------------
+// --- Memory returned from spans in use ----------------------------------------------------------
+
+// 8 objects in 16 KiB.
+constexpr unsigned kClass2048 = class_of(2048);
+static_assert(kSizeClasses[kClass2048].objects == 8 && kSizeClasses[kClass2048].bytes == 2048);
+
+// All that can be returned, or all that can and has lain for long.
+std::size_t return_pages(OneClass& c, bool only_quiet = false) {
+  std::size_t spans = 1000;
+  return c.central.return_pages(only_quiet, spans);
+}
+
+// Rounds of age() go by.
+void pass_rounds(OneClass& c, unsigned rounds) {
+  for (unsigned i = 0; i < rounds; ++i) {
+    c.t.fake.pass_ms(kAgeMs);
+    CHECK(c.t.heap.age(c.t.fake.os().now_ms()));
+  }
+}
+
+TEST_CASE("central cache: whole pages of free objects go back, and what is live stays",
+          "[I7][I8]") {
+  OneClass c(kClass2048);
+  Objects objects = c.refill(8);
+  std::sort(objects.begin(), objects.end());
+  for (void* const object : objects) memset(object, 7, 2048);
+  const std::size_t before = c.t.fake.decommitted_bytes();
+  SECTION("between two objects in use, and to the end of the span") {
+    c.send_home(
+        {objects[0], objects[1], objects[2], objects[4], objects[5], objects[6], objects[7]});
+    CHECK(return_pages(c) == 3 * 4096);
+    CHECK(all_bytes_are(objects[3], 2048, 7));
+  }
+  SECTION("no page if each has an object in use") {
+    c.send_home({objects[1], objects[3], objects[5], objects[7]});
+    CHECK(return_pages(c) == 0);
+  }
+  SECTION("of one object less than a page, nothing is tried") {
+    c.send_home({objects[1]});
+    CHECK(return_pages(c) == 0);
+  }
+  const std::size_t returned = c.t.fake.decommitted_bytes() - before;
+  c.t.check();
+  CHECK(return_pages(c) == 0);  // a second time there is nothing
+  CHECK(c.t.fake.decommitted_bytes() - before == returned);
+  objects = c.refill(8);
+  CHECK(objects.size() == 8);
+  for (void* const object : objects) memset(object, 1, 2048);
+  c.t.check();
+}
+
+TEST_CASE("central cache: kernel pages that are longer than a span's are left alone", "[kernel]") {
+  Tiers t(1 << 20, 65536);
+  void* objects[8];
+  REQUIRE(t.refill(kClass2048, objects, 8) == 8);
+  t.central[kClass2048].spill(objects, 7, {Caller::kFree});
+  t.central[kClass2048].trim();
+  std::size_t spans = 1000;
+  CHECK(t.central[kClass2048].return_pages(false, spans) == 0);
+  t.check();
+}
+
+TEST_CASE("central cache: spans have to lie for a while, and those that change begin anew",
+          "[I8]") {
+  OneClass c(kClass2048);
+  Objects objects = c.refill(16);
+  std::sort(objects.begin(), objects.end());
+  c.send_home({objects.begin(), objects.begin() + 6});
+  c.send_home({objects.begin() + 8, objects.begin() + 14});
+  CHECK(return_pages(c, true) == 0);
+  pass_rounds(c, kQuietRounds - 1);
+  CHECK(return_pages(c, true) == 0);
+  CHECK(c.refill(4).size() == 4);  // of one of them
+  pass_rounds(c, 1);
+  CHECK(return_pages(c, true) == 3 * 4096);  // of the other
+  pass_rounds(c, 1);
+  CHECK(return_pages(c, true) == 4096);  // of the first: two objects are left
+  c.t.check();
+}
+
+TEST_CASE("central cache: of spans that are as full, one with its memory is carved first", "[I8]") {
+  OneClass c(kClass2048);
+  Objects objects = c.refill(16);
+  std::sort(objects.begin(), objects.end());
+  c.send_home({objects.begin(), objects.begin() + 4});
+  CHECK(return_pages(c) == 2 * 4096);
+  c.send_home({objects.begin() + 8, objects.begin() + 12});
+  Objects next = c.refill(4);
+  std::sort(next.begin(), next.end());
+  CHECK(next == Objects(objects.begin() + 8, objects.begin() + 12));
+  CHECK(c.refill(1)[0] == objects[0]);
+  c.t.check();
+}
 
 std::string interior_text(const void* ptr, const void* object, std::size_t bytes) {
   return death("free(" + hex(ptr) + "): interior pointer: the object begins at " + hex(object) +
@@ -375,6 +467,47 @@ std::string interior_text(const void* ptr, const void* object, std::size_t bytes
 std::string double_free_text(const void* ptr) {
   return death("free(" + hex(ptr) + "): double free: the object is already free");
 }
+
+// What comes home to a span while its pages are on their way to the OS.
+OneClass* returning = nullptr;
+Objects come_home;
+
+TEST_CASE("central cache: objects come home to a span whose pages are being returned", "[I7][I8]") {
+  const std::size_t count = GENERATE(1U, 4U);  // some of the others, or all
+  OneClass c(kClass2048);
+  Objects objects = c.refill(8);
+  std::sort(objects.begin(), objects.end());
+  c.send_home({objects.begin(), objects.begin() + 4});
+  returning = &c;
+  come_home.assign(objects.begin() + 4, objects.begin() + 4 + static_cast<std::ptrdiff_t>(count));
+  c.t.fake.at_decommit([] {
+    returning->send_home(come_home);
+    returning->central.check();
+    CHECK(ending_of([] { returning->spill({come_home[0]}); }) == double_free_text(come_home[0]));
+    CHECK(returning->refill(1)[0] > come_home.back());  // of another span
+    come_home.clear();
+  });
+  std::size_t spans = 1;
+  CHECK(c.central.return_pages(false, spans) == 2 * 4096);
+  c.t.fake.at_decommit(nullptr);
+  c.t.check();
+  CHECK(c.central.stats().spans == (count == 4 ? 1 : 2));
+}
+
+TEST_CASE("central cache: the OS refuses, and the span is as it was") {
+  OneClass c(kClass2048);
+  Objects objects = c.refill(8);
+  for (void* const object : objects) memset(object, 7, 2048);
+  c.send_home({objects.begin(), objects.begin() + 7});
+  c.t.fake.fail(OsCall::kDecommit, 1, test::kAlways);
+  CHECK(return_pages(c) == 0);
+  c.t.check();
+  CHECK(all_bytes_are(objects[7], 2048, 7));
+  CHECK(c.refill(7).size() == 7);
+}
+
+// --- Bad pointers -------------------------------------------------------------------------------
+
 std::string stale_text(const void* ptr) {
   return death("free(" + hex(ptr) + "): stale pointer: its pages are free");
 }

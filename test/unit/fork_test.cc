@@ -223,6 +223,50 @@ TEST_CASE("fork: pages that another thread was returning are not lost to the chi
   heap->check();
 }
 
+TEST_CASE("fork: objects whose pages another thread was returning are not lost to the child",
+          "[I7][I8]") {
+  const bool all_are_free = GENERATE(false, true);
+  FakeOs fake;
+  TestHeap heap(fake.os());
+  constexpr std::size_t kBytes = 2048;
+  constexpr std::size_t kObjects = kSizeClasses[class_of(kBytes)].objects;
+  void* objects[kObjects];
+  for (void*& object : objects) object = heap->allocate(kBytes);
+  for (std::size_t i = 1; i < kObjects; ++i) heap->deallocate(objects[i]);
+  hook_entered = hook_may_leave = false;
+  heap->trim();  // all that is not in the span
+  heap->deallocate(heap->allocate(kBytes));
+  heap->flush_cache();
+  fake.at_decommit([] {
+    hook_entered = true;
+    while (!hook_may_leave) std::this_thread::yield();
+  });
+  std::thread other([&] { heap->trim(); });
+  while (!hook_entered) std::this_thread::yield();
+  if (all_are_free) {
+    heap->deallocate(objects[0]);
+    heap->flush_cache();
+  }
+  ForkHold::prepare(*heap);
+  CHECK(ending_of([&] {
+          static Snapshot s;
+          hook_may_leave = true;
+          ForkHold::child(*heap);
+          heap->check();
+          for (void*& object : objects) object = heap->allocate(kBytes);
+          for (void* const object : objects) heap->deallocate(object);
+          heap->trim();
+          heap->check();
+          Snapshot::take(*heap, s);
+          _exit(s.classes[class_of(kBytes)].spans == (all_are_free ? 0 : 1) ? 0 : 1);
+        }) == "exit 0: ");
+  ForkHold::parent(*heap);
+  hook_may_leave = true;
+  other.join();
+  fake.at_decommit(nullptr);
+  heap->check();
+}
+
 Heap* forking = nullptr;
 pid_t forked = -1;
 

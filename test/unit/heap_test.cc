@@ -1051,6 +1051,42 @@ TEST_CASE("heap: memory that has been free for long goes back, as others allocat
   f.check();
 }
 
+TEST_CASE("heap: pages of free objects in spans in use go back by trim, and after a while",
+          "[I7][I8]") {
+  constexpr std::size_t kBytes = 8192;
+  constexpr std::size_t kObjects = 1000;
+  Options options;
+  SECTION("as the heap is by itself") {}
+  SECTION("where a bound was given they stay") { options.free_bound = std::size_t{1} << 30; }
+  SECTION("where huge pages are wanted they stay") { options.huge_pages = Options::kYes; }
+  Fixture f(options);
+  std::vector<char*> objects;
+  for (std::size_t i = 0; i < kObjects; ++i) objects.push_back(f.filled(kBytes, 5));
+  for (std::size_t i = 0; i < kObjects; ++i) {
+    if (i % 4 != 0) f.heap->deallocate(objects[i]);
+  }
+  f.heap->flush_cache();
+  const std::size_t before = f.fake.decommitted_bytes();
+  for (int i = 0; i < 300; ++i) {
+    f.fake.pass_ms(kTickMs);
+    f.heap->deallocate(f.allocate(kMaxSmall + 1));
+  }
+  const std::size_t quiet = f.fake.decommitted_bytes() - before;
+  if (options.free_bound == 0 && options.huge_pages == Options{}.huge_pages) {
+    CHECK(quiet > kObjects / 2 * kBytes);
+  } else {
+    CHECK(quiet == 0);
+  }
+  f.heap->trim();
+  CHECK(f.fake.decommitted_bytes() - before > kObjects / 2 * kBytes);
+  for (std::size_t i = 0; i < kObjects; i += 4) {
+    CHECK(all_bytes_are(objects[i], kBytes, 5));
+    f.heap->deallocate(objects[i]);
+  }
+  f.check();
+  CHECK(f.live() == 0);
+}
+
 TEST_CASE("heap: calloc of pages that were only offered clears them, resident or not", "[I6]") {
   Options options;
   options.release = Options::kOffer;

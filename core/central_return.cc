@@ -1,0 +1,83 @@
+// CentralCache: memory behind free objects goes back to the OS from spans that stay in use.
+#include <string.h>
+
+#include "core/central_cache.h"
+
+namespace minitc {
+
+std::size_t CentralCache::return_pages(bool only_quiet, std::size_t& spans) {
+  std::size_t bytes = 0;
+  for (; spans != 0; --spans) {
+    std::uint64_t free[kMaxWords];
+    Span* const span = begin_return(only_quiet, free);
+    if (span == nullptr) break;
+    bytes += return_free(*span, free);
+    end_return(span);
+  }
+  return bytes;
+}
+
+// A span out of its list, with its free bits as they are now: objects may come home to it, but none
+// is carved from it. Null if there is no more. Of each list the span is tried that has been there
+// for the longest time.
+Span* CentralCache::begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWords]) {
+  // A class without spans is not written to, not even its lock.
+  if ((occupied_.load(std::memory_order_relaxed) & kResidentLists) == 0) return nullptr;
+  const LockGuard guard(lock_, *this);
+  const std::size_t least = base_.heap->os_page_bytes();
+  for (std::size_t width = kLists / 2 - 1; width != 0 && size_class().bytes << width > least;
+       --width) {
+    Span* const span = lists_[2 * width].back();
+    if (span == nullptr) continue;
+    const auto rounds = static_cast<std::uint8_t>(base_.heap->round() - span->listed);
+    if (only_quiet && rounds < kQuietRounds) continue;
+    unlist_locked(span, 2 * width);
+    span->backing = Backing::kReturning;
+    returning_.push(span);
+    memcpy(free, span->bits, span->words() * sizeof(std::uint64_t));
+    return span;
+  }
+  return nullptr;
+}
+
+// Of each row of free objects; one at the end of the span goes to its last page.
+std::size_t CentralCache::return_free(const Span& span, const std::uint64_t* free) const {
+  const SizeClass& c = size_class();
+  const auto is_free = [free](std::size_t i) { return (free[i / 64] & Span::mask_of(i)) != 0; };
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < c.objects; ++i) {
+    if (!is_free(i)) continue;
+    char* const begin = span.start.ptr() + i * c.bytes;
+    while (i < c.objects && is_free(i)) ++i;
+    char* const end = i == c.objects ? span.end().ptr() : span.start.ptr() + i * c.bytes;
+    bytes += base_.heap->return_inside(begin, end);
+  }
+  return bytes;
+}
+
+void CentralCache::end_return(Span* span) {
+  SpanList empties;
+  {
+    const LockGuard guard(lock_, *this);
+    if (span->backing != Backing::kReturning) return;  // fork in a signal handler, in the child
+    returning_.remove(span);
+    if (span->free_count == size_class().objects) {
+      span->backing = Backing::kResident;
+      remove_span_locked(span, empties);
+    } else {
+      span->backing = Backing::kReturned;
+      list_locked(span, list_of(*span, span->free_count));
+    }
+  }
+  delete_spans(empties);
+}
+
+void CentralCache::adopt_returning() {
+  while (Span* const span = returning_.pop()) {
+    span->backing = Backing::kResident;
+    if (span->free_count == size_class().objects) fresh_.push(span);
+    list_locked(span, list_of(*span, span->free_count));
+  }
+}
+
+}  // namespace minitc
