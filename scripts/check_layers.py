@@ -24,7 +24,7 @@ LAYERS = [
     "page_map run_index",
     "page_heap",
     "central_cache page_return page_take",
-    "thread_cache central_check central_return",
+    "thread_cache central_check central_return central_spans",
     "heap",
     "stats fork inspection region_pool",
     "stats_file",
