@@ -55,7 +55,8 @@ MINITC_FUNCTION long long minitc_option(const char* name);
 struct minitc_stats {
   size_t live;           /* with the program; each object counts as its size class or its pages */
   size_t thread_cached;  /* free, in thread caches; approximate */
-  size_t central;        /* free, in spans of small objects, and what is left over in those */
+  size_t central;        /* free, in spans of small objects, and what is left over in those; some
+                            pages of it may have been given back to the OS */
   size_t page_heap_free; /* free pages with memory behind them */
   size_t returned;       /* free pages without: given back to the OS, or never used */
   size_t mapped;
