@@ -225,8 +225,8 @@ class PageHeap {
   PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed since the last age()
   PageCount aged_bound_ MINITC_GUARDED_BY(lock_);         // for kAged
   std::uint32_t aged_ms_ MINITC_GUARDED_BY(lock_) = 0;    // when that was
-  std::atomic<std::uint8_t> round_{0};
-  PageCount pressed_ MINITC_GUARDED_BY(lock_);  // in use when is_pressed_ was last set
+  std::atomic<std::uint8_t> round_{0};                    // see round()
+  PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
   std::atomic<bool> is_pressed_{false};
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t moved_spans_ MINITC_GUARDED_BY(lock_) = 0;   // large spans with `moved` set

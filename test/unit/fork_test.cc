@@ -282,6 +282,38 @@ void fork_once() {
   }
 }
 
+TEST_CASE("fork: while this thread returns pages between objects, both sides finish it",
+          "[I7][I8]") {
+  FakeOs fake;
+  TestHeap heap(fake.os());
+  CHECK(ending_of([&] {
+          static Snapshot s;
+          forking = &*heap;
+          forked = -1;
+          static void* objects[800];
+          for (void*& object : objects) object = heap->allocate(2048);
+          heap->trim();
+          for (std::size_t i = 0; i < 800; ++i) {
+            if (i % 8 != 0) heap->deallocate(objects[i]);
+          }
+          heap->flush_cache();
+          fake.at_decommit(fork_once);
+          heap->trim();
+          fake.at_decommit(nullptr);
+          if (forked == -1) _exit(1);
+          heap->check();
+          for (std::size_t i = 0; i < 800; i += 8) heap->deallocate(objects[i]);
+          heap->trim();
+          heap->check();
+          Snapshot::take(*heap, s);
+          if (s.classes[class_of(2048)].spans != 0 || s.live != 0) _exit(2);
+          if (!heap_works(*heap)) _exit(3);
+          int status = 0;
+          if (forked != 0) waitpid(forked, &status, 0);
+          _exit(status == 0 ? 0 : 4);
+        }) == "exit 0: ");
+}
+
 TEST_CASE("fork: in the middle of a slow path, both sides finish it", "[I4][I10]") {
   const bool trims = GENERATE(false, true);
   CAPTURE(trims);
