@@ -117,17 +117,25 @@ Finding CentralCache::find(const void* ptr) const {
 
 CentralStats CentralCache::stats() {
   const LockGuard guard(lock_, *this);
-  std::size_t fresh = 0;  // there are few
-  for (const Span* span = fresh_.front(); span != nullptr; span = span->next) {
-    fresh += span->free_count;
+  // There are few of these.
+  std::size_t whole = 0;  // free objects in spans of which all are free
+  std::size_t returning = 0;
+  for (const SpanList* const list : {&fresh_, &returning_}) {
+    for (const Span* span = list->front(); span != nullptr; span = span->next) {
+      if (span->free_count == size_class().objects) {
+        whole += span->free_count;
+      } else {
+        ++returning;
+      }
+    }
   }
   return {.spans = spans_,
           .objects = spans_ * size_class().objects,
           .free = free_objects_,
           .stored = stored_,
           .refilled = refilled_,
-          .partial_spans = partial_spans_,
-          .partial_free = free_objects_ - fresh};
+          .partial_spans = partial_spans_ + returning,
+          .partial_free = free_objects_ - whole};
 }
 
 // The small span of this class that `ptr` is in, or null.

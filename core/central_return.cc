@@ -4,16 +4,24 @@
 #include "core/central_cache.h"
 
 namespace minitc {
+namespace {
+
+// Calls of return_pages() that this thread is in: more than one if a signal handler allocates.
+[[gnu::tls_model("initial-exec")]] constinit thread_local unsigned t_returns = 0;
+
+}  // namespace
 
 std::size_t CentralCache::return_pages(bool only_quiet, std::size_t& spans) {
   std::size_t bytes = 0;
+  ++t_returns;
   for (; spans != 0; --spans) {
     std::uint64_t free[kMaxWords];
     Span* const span = begin_return(only_quiet, free);
     if (span == nullptr) break;
     bytes += return_free(*span, free);
-    end_return(span);
+    end_return(span, free);
   }
+  --t_returns;
   return bytes;
 }
 
@@ -55,24 +63,27 @@ std::size_t CentralCache::return_free(const Span& span, const std::uint64_t* fre
   return bytes;
 }
 
-void CentralCache::end_return(Span* span) {
+// Where objects have come home meanwhile there may be more to return.
+void CentralCache::end_return(Span* span, const std::uint64_t* free) {
   SpanList empties;
   {
     const LockGuard guard(lock_, *this);
-    if (span->backing != Backing::kReturning) return;  // fork in a signal handler, in the child
     returning_.remove(span);
+    const bool is_same = memcmp(free, span->bits, span->words() * sizeof(std::uint64_t)) == 0;
+    span->backing = is_same ? Backing::kReturned : Backing::kResident;
     if (span->free_count == size_class().objects) {
-      span->backing = Backing::kResident;
       remove_span_locked(span, empties);
     } else {
-      span->backing = Backing::kReturned;
       list_locked(span, list_of(*span, span->free_count));
     }
   }
   delete_spans(empties);
 }
 
+// But where this thread returns pages itself, and forks in a signal handler, it goes on with its
+// span, and what others had in hand is lost.
 void CentralCache::adopt_returning() {
+  if (t_returns != 0) return;
   while (Span* const span = returning_.pop()) {
     span->backing = Backing::kResident;
     if (span->free_count == size_class().objects) fresh_.push(span);

@@ -82,8 +82,8 @@ inline constexpr std::size_t kSpanGroupShift = 2;
 inline constexpr std::size_t kPopulateShift = 4;
 inline constexpr std::size_t kMaxPopulated = 8 * 1024;
 
-// The free pages of a span that no object has made fuller or emptier for so many rounds of age(),
-// less a part of one, are returned.
+// The free pages of a span that has had about as many free objects, within a factor of two, for so
+// many rounds of age(), less a part of one, are returned.
 inline constexpr std::uint8_t kQuietRounds = 2;
 // Those of so many spans at a time: some 0.1 ms.
 inline constexpr std::size_t kMaxQuiet = 64;

@@ -35,8 +35,11 @@ void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
   heap.lone_caches_.store(own != nullptr && own->lone ? 1 : 0, std::memory_order_relaxed);
   heap.share_.budget_bytes.store(heap.cache_total_bytes_ -
                                  static_cast<std::ptrdiff_t>(held));  // I10
-  for (CentralCache& central : heap.central_) central.adopt_returning();
-  heap.pages_.adopt_returning();
+  // Where a signal handler that interrupted a critical section forks, lists may be half changed.
+  if (!inside_critical_section()) {
+    for (CentralCache& central : heap.central_) central.adopt_returning();
+    heap.pages_.adopt_returning();
+  }
   release(heap);
 }
 

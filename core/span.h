@@ -51,7 +51,7 @@ static_assert(!legal(SpanState::kFree, SpanState::kReturned));
 // What is behind the free objects of a small span.
 enum class Backing : std::uint8_t {
   kResident = 0,  // memory, wherever the program has ever written
-  kReturned = 1,  // no whole page
+  kReturned = 1,  // no whole page, but for what the OS did not want
   kReturning,     // a thread gives whole pages of them back to the OS
 };
 

@@ -483,6 +483,9 @@ TEST_CASE("central cache: objects come home to a span whose pages are being retu
   c.t.fake.at_decommit([] {
     returning->send_home(come_home);
     returning->central.check();
+    const CentralStats s = returning->central.stats();
+    CHECK(s.partial_spans == (s.free == 8 ? 0 : 1));
+    CHECK(s.partial_free == (s.free == 8 ? 0 : s.free));
     CHECK(ending_of([] { returning->spill({come_home[0]}); }) == double_free_text(come_home[0]));
     CHECK(returning->refill(1)[0] > come_home.back());  // of another span
     come_home.clear();

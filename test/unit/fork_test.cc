@@ -270,6 +270,9 @@ TEST_CASE("fork: objects whose pages another thread was returning are not lost t
 Heap* forking = nullptr;
 pid_t forked = -1;
 
+// What the handler allocates in the child.
+void* kept_by_child[100];
+
 // As a signal handler that forks in the middle of a slow path: both sides come back to it.
 void fork_once() {
   if (forked != -1) return;
@@ -277,6 +280,7 @@ void fork_once() {
   forked = fork();
   if (forked == 0) {
     ForkHold::child(*forking);
+    for (void*& object : kept_by_child) object = memset(forking->allocate(2048), 9, 2048);
   } else {
     ForkHold::parent(*forking);
   }
@@ -302,6 +306,11 @@ TEST_CASE("fork: while this thread returns pages between objects, both sides fin
           fake.at_decommit(nullptr);
           if (forked == -1) _exit(1);
           heap->check();
+          for (void* const object : kept_by_child) {
+            if (object == nullptr) continue;
+            if (!test::all_bytes_are(object, 2048, 9)) _exit(5);
+            heap->deallocate(object);
+          }
           for (std::size_t i = 0; i < 800; i += 8) heap->deallocate(objects[i]);
           heap->trim();
           heap->check();
@@ -332,6 +341,9 @@ TEST_CASE("fork: in the middle of a slow path, both sides finish it", "[I4][I10]
           if (trims) heap->trim();
           fake.at_decommit(nullptr);
           if (forked == -1) _exit(1);
+          for (void* const object : kept_by_child) {
+            if (object != nullptr) heap->deallocate(object);
+          }
           heap->check();
           heap->check_caches();
           Snapshot::take(*heap, s);
