@@ -150,9 +150,10 @@ class alignas(64) CentralCache {
   void list_locked(Span* span, std::size_t list) MINITC_REQUIRES(lock_);
   void unlist_locked(Span* span, std::size_t list) MINITC_REQUIRES(lock_);
   void change_free_count_locked(Span* span, std::size_t count) MINITC_REQUIRES(lock_);
-  Span* begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWords]) MINITC_EXCLUDES(lock_);
+  Span* begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWords], std::size_t& count)
+      MINITC_EXCLUDES(lock_);
   std::size_t return_free(const Span& span, const std::uint64_t* free) const;
-  void end_return(Span* span, const std::uint64_t* free) MINITC_EXCLUDES(lock_);
+  void end_return(Span* span, std::size_t count) MINITC_EXCLUDES(lock_);
   std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
   void put_locked(Span* span, std::size_t index, std::uint64_t mask, std::size_t count,
                   SpanList& empties) MINITC_REQUIRES(lock_);

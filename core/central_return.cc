@@ -16,19 +16,21 @@ std::size_t CentralCache::return_pages(bool only_quiet, std::size_t& spans) {
   ++t_returns;
   for (; spans != 0; --spans) {
     std::uint64_t free[kMaxWords];
-    Span* const span = begin_return(only_quiet, free);
+    std::size_t count;
+    Span* const span = begin_return(only_quiet, free, count);
     if (span == nullptr) break;
     bytes += return_free(*span, free);
-    end_return(span, free);
+    end_return(span, count);
   }
   --t_returns;
   return bytes;
 }
 
-// A span out of its list, with its free bits as they are now: objects may come home to it, but none
-// is carved from it. Null if there is no more. Of each list the span is tried that has been there
-// for the longest time.
-Span* CentralCache::begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWords]) {
+// A span out of its list, with its free bits and their count as they are now: objects may come home
+// to it, but none is carved from it. Null if there is no more. Of each list the span is tried that
+// has been there for the longest time.
+Span* CentralCache::begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWords],
+                                 std::size_t& count) {
   // A class without spans is not written to, not even its lock.
   if ((occupied_.load(std::memory_order_relaxed) & kResidentLists) == 0) return nullptr;
   const LockGuard guard(lock_, *this);
@@ -43,6 +45,7 @@ Span* CentralCache::begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWord
     span->backing = Backing::kReturning;
     returning_.push(span);
     memcpy(free, span->bits, span->words() * sizeof(std::uint64_t));
+    count = span->free_count;
     return span;
   }
   return nullptr;
@@ -64,13 +67,12 @@ std::size_t CentralCache::return_free(const Span& span, const std::uint64_t* fre
 }
 
 // Where objects have come home meanwhile there may be more to return.
-void CentralCache::end_return(Span* span, const std::uint64_t* free) {
+void CentralCache::end_return(Span* span, std::size_t count) {
   SpanList empties;
   {
     const LockGuard guard(lock_, *this);
     returning_.remove(span);
-    const bool is_same = memcmp(free, span->bits, span->words() * sizeof(std::uint64_t)) == 0;
-    span->backing = is_same ? Backing::kReturned : Backing::kResident;
+    span->backing = span->free_count == count ? Backing::kReturned : Backing::kResident;
     if (span->free_count == size_class().objects) {
       remove_span_locked(span, empties);
     } else {
