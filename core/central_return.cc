@@ -60,7 +60,7 @@ std::size_t CentralCache::return_free(const Span& span, const std::uint64_t* fre
     if (!is_free(i)) continue;
     char* const begin = span.start.ptr() + i * c.bytes;
     while (i < c.objects && is_free(i)) ++i;
-    char* const end = i == c.objects ? span.end().ptr() : span.start.ptr() + i * c.bytes;
+    const char* const end = i == c.objects ? span.end().ptr() : span.start.ptr() + i * c.bytes;
     bytes += base_.heap->return_inside(begin, end);
   }
   return bytes;

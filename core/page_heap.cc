@@ -78,15 +78,6 @@ void PageHeap::populate(const SpanList& spans) const {
   if (is_whole(start, length)) os_->populate(start.ptr(), length.bytes());
 }
 
-std::size_t PageHeap::return_inside(char* begin, char* end) const {
-  const std::uintptr_t from = align_up(reinterpret_cast<std::uintptr_t>(begin), os_->page_bytes);
-  const std::uintptr_t to = align_down(reinterpret_cast<std::uintptr_t>(end), os_->page_bytes);
-  if (from >= to) return 0;
-  const auto give_back = offers_ ? os_->offer : os_->decommit;
-  return give_back(begin + (from - reinterpret_cast<std::uintptr_t>(begin)), to - from) ? to - from
-                                                                                        : 0;
-}
-
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
   Span* span = nullptr;
   acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {

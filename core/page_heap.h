@@ -65,7 +65,7 @@ class PageHeap {
   void populate(const SpanList& spans) const;
   // Returns the whole pages of the OS in [begin, end), which are in a span in use, but nobody's;
   // the number of bytes returned. What they read as is then undefined.
-  std::size_t return_inside(char* begin, char* end) const;
+  std::size_t return_inside(char* begin, const char* end) const;
   // Whether that is to be done for what has not been needed for a while.
   bool returns_quiet() const { return fixed_bound_ == PageCount{} && huge_pages_ != Options::kYes; }
   std::size_t os_page_bytes() const { return os_->page_bytes; }
@@ -191,6 +191,9 @@ class PageHeap {
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
   void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
+  bool give_back(void* start, std::size_t bytes) const {
+    return (offers_ ? os_->offer : os_->decommit)(start, bytes);
+  }
   PageCount return_excess(Keep keep) MINITC_EXCLUDES(lock_);
   std::size_t begin_returns(Keep keep, PageCount done, PageCount& most, Span* (&runs)[kReturnBatch])
       MINITC_EXCLUDES(lock_);

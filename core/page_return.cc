@@ -122,10 +122,20 @@ bool PageHeap::age(std::uint32_t now_ms) {
   return true;
 }
 
+std::size_t PageHeap::return_inside(char* begin, const char* end) const {
+  const auto beyond_page = [this](const char* at) {
+    return reinterpret_cast<std::uintptr_t>(at) & (os_->page_bytes - 1);
+  };
+  char* const first = begin + (-beyond_page(begin) & (os_->page_bytes - 1));
+  const char* const last = end - beyond_page(end);
+  if (first >= last) return 0;
+  const auto bytes = static_cast<std::size_t>(last - first);
+  return give_back(first, bytes) ? bytes : 0;
+}
+
 // Returns the longest runs, a few at a time, until the bound holds. What other threads free
 // meanwhile is theirs to return.
 PageCount PageHeap::return_excess(Keep keep) {
-  const auto give_back = offers_ ? os_->offer : os_->decommit;
   PageCount done;
   PageCount most{SIZE_MAX};
   for (;;) {

@@ -60,7 +60,7 @@ RegionPool* RegionPool::create(Heap& heap, std::size_t first_chunk_bytes) {
 void RegionPool::destroy() {
   {
     const Use use(*this);
-    if (cleanups_ != nullptr) run_cleanups("minitc_pool_destroy");
+    run_cleanups("minitc_pool_destroy");
     free_larges();
   }
   tell(0);

@@ -189,22 +189,38 @@ TEST_CASE("fork: in the child the other threads' caches are dropped, and their b
   heap->check_caches();
 }
 
-// A thread that is on its way to the OS when another forks.
 std::atomic<bool> hook_entered = false;
 std::atomic<bool> hook_may_leave = false;
+
+// Another thread trims the heap, and stays on its way to the OS until it may leave.
+class SlowTrim {
+ public:
+  SlowTrim(FakeOs& fake, Heap& heap) : fake_(fake) {
+    hook_entered = hook_may_leave = false;
+    fake.at_decommit([] {
+      hook_entered = true;
+      while (!hook_may_leave) std::this_thread::yield();
+    });
+    thread_ = std::thread([&heap] { heap.trim(); });
+    while (!hook_entered) std::this_thread::yield();
+  }
+  void finish() {
+    hook_may_leave = true;
+    thread_.join();
+    fake_.at_decommit(nullptr);
+  }
+
+ private:
+  FakeOs& fake_;
+  std::thread thread_;
+};
 
 TEST_CASE("fork: pages that another thread was returning are not lost to the child", "[I4]") {
   FakeOs fake;
   TestHeap heap(fake.os());
   heap->allocate(48);
   heap->deallocate(heap->allocate(10 * kMaxSmall));
-  hook_entered = hook_may_leave = false;
-  fake.at_decommit([] {
-    hook_entered = true;
-    while (!hook_may_leave) std::this_thread::yield();
-  });
-  std::thread other([&] { heap->trim(); });
-  while (!hook_entered) std::this_thread::yield();
+  SlowTrim other(fake, *heap);
   ForkHold::prepare(*heap);
   CHECK(ending_of([&] {
           static Snapshot s;
@@ -217,9 +233,7 @@ TEST_CASE("fork: pages that another thread was returning are not lost to the chi
           _exit(heap->allocate(10 * kMaxSmall) != nullptr ? 0 : 2);
         }) == "exit 0: ");
   ForkHold::parent(*heap);
-  hook_may_leave = true;
-  other.join();
-  fake.at_decommit(nullptr);
+  other.finish();
   heap->check();
 }
 
@@ -233,16 +247,10 @@ TEST_CASE("fork: objects whose pages another thread was returning are not lost t
   void* objects[kObjects];
   for (void*& object : objects) object = heap->allocate(kBytes);
   for (std::size_t i = 1; i < kObjects; ++i) heap->deallocate(objects[i]);
-  hook_entered = hook_may_leave = false;
   heap->trim();  // all that is not in the span
   heap->deallocate(heap->allocate(kBytes));
   heap->flush_cache();
-  fake.at_decommit([] {
-    hook_entered = true;
-    while (!hook_may_leave) std::this_thread::yield();
-  });
-  std::thread other([&] { heap->trim(); });
-  while (!hook_entered) std::this_thread::yield();
+  SlowTrim other(fake, *heap);
   if (all_are_free) {
     heap->deallocate(objects[0]);
     heap->flush_cache();
@@ -261,9 +269,7 @@ TEST_CASE("fork: objects whose pages another thread was returning are not lost t
           _exit(s.classes[class_of(kBytes)].spans == (all_are_free ? 0 : 1) ? 0 : 1);
         }) == "exit 0: ");
   ForkHold::parent(*heap);
-  hook_may_leave = true;
-  other.join();
-  fake.at_decommit(nullptr);
+  other.finish();
   heap->check();
 }
 
