@@ -125,6 +125,23 @@ static void sparse_spans(void) {
   }
 }
 
+// calloc of blocks of which the program writes little: what had no memory before gets none.
+static void sparse_calloc(void) {
+  enum { kStride = 64 * kKiB, kRounds = 8 };
+  const size_t bytes = 24 * kMiB;
+  long before = resident_kib();
+  for (int round = 0; round < kRounds; round++) {
+    unsigned char* object = calloc(1, bytes - (size_t)round);
+    for (size_t i = 0; i < bytes - kStride; i += kStride) {
+      size_t last = i + 4095 - 500 * (size_t)round;
+      CHECK(object[i] == 0 && object[last] == 0);
+      object[last]++;
+    }
+    free(object);
+  }
+  CHECK(resident_kib() < before + 4 * kKiB);
+}
+
 // MINITC_RELEASE=free. Memory is offered, and the kernel may leave it; calloc stays right.
 static void offered_memory(void) {
   for (int round = 0; round < 3; round++) {
@@ -205,6 +222,7 @@ int main(int argc, char** argv) {
       {"soft_limit", soft_limit},
       {"peak_is_forgotten", peak_is_forgotten},
       {"sparse_spans", sparse_spans},
+      {"sparse_calloc", sparse_calloc},
       {"offered_memory", offered_memory},
       {"idle_threads", idle_threads},
       {NULL, NULL},
