@@ -260,7 +260,8 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
 // what the class has in use.
 std::size_t CentralCache::store_room_locked() const {
   const std::size_t away = spans_ * size_class().objects - free_objects_ - stored_;
-  return std::min(store_capacity(), kMinStored + away / 4);
+  const std::size_t least = std::min(kMinStored, kMinStoredBytes / size_class().bytes);
+  return std::min(store_capacity(), least + away / 4);
 }
 
 // Moves the span to the list that fits. What was returned may have memory from now on.

@@ -276,6 +276,17 @@ TEST_CASE("central cache: as less is in use the store holds less, and spans go b
   c.t.check();
 }
 
+TEST_CASE("central cache: with nothing in use the store holds little, in bytes as well", "[I8]") {
+  for (const unsigned cls : {kClass48, kClass1024, class_of(8192), kClassLargest}) {
+    OneClass c(cls);
+    for (void* const object : c.refill(24)) c.spill({object});
+    const CentralStats s = c.central.stats();
+    CHECK(s.stored == std::min(kMinStored, kMinStoredBytes / c.size().bytes));
+    CHECK(s.free + s.stored == s.objects);
+    c.t.check();
+  }
+}
+
 TEST_CASE("central cache: objects are taken from the fullest span", "[I8]") {
   OneClass c(kClass1024);
   const std::size_t per_span = c.size().objects;
