@@ -71,8 +71,8 @@ LIB_FLAGS += $(if $(findstring clang,$(CXX)),,-fcallgraph-info=su)
 LINK     ?= $(if $(findstring clang,$(CXX)),clang,gcc)
 LDFLAGS  ?=
 LINK_FLAGS := -shared -static-libgcc -pthread -Wl,-soname,libminitc.so \
-              -Wl,--version-script=preload/exports.map -Wl,-z,now,-z,relro,-z,nodelete,-z,defs,-z,noseparate-code \
-              -Wl,--gc-sections -Wl,--as-needed
+              -Wl,--version-script=preload/exports.map -Wl,-T,preload/layout.ld \
+              -Wl,-z,now,-z,relro,-z,nodelete,-z,defs,-z,noseparate-code -Wl,--gc-sections -Wl,--as-needed
 
 CORE     := $(wildcard core/*.cc)
 LIB_BUILD ?= $(BUILD)/lib
@@ -81,7 +81,7 @@ LIB_OBJ  := $(patsubst %.cc,$(LIB_BUILD)/%.o,$(CORE) $(wildcard preload/*.cc))
 .PHONY: all
 all: $(LIB)
 
-$(LIB): $(LIB_OBJ) preload/exports.map
+$(LIB): $(LIB_OBJ) preload/exports.map preload/layout.ld
 	@echo '  build $@'
 	$(Q)$(LINK) $(LINK_FLAGS) $(LDFLAGS) $(LIB_OBJ) -o $@
 

@@ -79,6 +79,9 @@ MINITC_HOT T opaque(T value) {
   return value;
 }
 
+// What is at `slot`, whoever may be writing to it.
+inline __attribute__((no_sanitize("thread"))) void* peek(void* const* slot) { return *slot; }
+
 constexpr bool is_power_of_two(std::size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 // `alignment` is a power of two; `n` + `alignment` must not overflow.
 constexpr std::size_t align_up(std::size_t n, std::size_t alignment) {

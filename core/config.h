@@ -27,9 +27,10 @@ inline constexpr std::size_t kMinAlign = 16;
 
 // User addresses that the page map covers. Linux hands out higher ones only on request.
 inline constexpr std::size_t kAddressBits = 48;
-// log2 of the pages one leaf of the page map describes: 2 GiB of addresses, 2.25 MiB of map, of
-// which only what is used becomes resident.
-inline constexpr std::size_t kLeafShift = 18;
+// log2 of the pages one leaf of the page map describes: 4 GiB of addresses, so that the page's place
+// in it is in the lower half of the address; 4.5 MiB of map, of which only what is used becomes
+// resident.
+inline constexpr std::size_t kLeafShift = 32 - kPageShift;
 
 // --- Thread caches -----------------------------------------------------------------------------
 
@@ -44,7 +45,7 @@ inline constexpr std::size_t kFirstCachedObjects = 4;
 inline constexpr std::size_t kFirstCachedBytes = 128;
 // Objects that move between tiers at a time, at most.
 inline constexpr std::size_t kMaxBatch = 64;
-inline constexpr std::size_t kMaxBatchBytes = 64 * 1024;
+inline constexpr std::size_t kMaxBatchBytes = 128 * 1024;
 // Objects that a thread that allocates nothing frees before it gets a cache. libc frees a few when
 // a thread is past its end, which must not give it one.
 inline constexpr std::uint32_t kLoneFrees = 128;

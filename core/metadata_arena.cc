@@ -17,9 +17,7 @@ void* MetadataArena::allocate_block(unsigned shift) {
   if (static_cast<std::size_t>(limit_ - cursor_) < skip + bytes) {
     char* const chunk = static_cast<char*>(os_->reserve(kMetadataChunkBytes));
     if (chunk == nullptr) return nullptr;
-    reserved_bytes_.fetch_add(kMetadataChunkBytes, std::memory_order_relaxed);
-    cursor_ = chunk;
-    limit_ = chunk + kMetadataChunkBytes;
+    cut_from(chunk, kMetadataChunkBytes);
     skip = 0;
   }
   void* const block = cursor_ + skip;
@@ -29,8 +27,14 @@ void* MetadataArena::allocate_block(unsigned shift) {
 
 void MetadataArena::donate(void* memory, std::size_t bytes) {
   const LockGuard guard(lock_, *this);
-  cursor_ = static_cast<char*>(memory);
-  limit_ = cursor_ + bytes;
+  cut_from(static_cast<char*>(memory), bytes);
+}
+
+// The chunk becomes the one that blocks are cut from. Its first line stays unused, for who looks at
+// what precedes a block.
+void MetadataArena::cut_from(char* chunk, std::size_t bytes) {
+  cursor_ = chunk + kMaxAlignment;
+  limit_ = chunk + bytes;
   reserved_bytes_.fetch_add(bytes, std::memory_order_relaxed);
 }
 

@@ -25,8 +25,8 @@ class MetadataArena {
   constexpr MetadataArena() = default;
   void init(const Os& os) { os_ = &os; }
 
-  // A block of 2^shift bytes aligned to the smaller of that and 64. Contents are undefined.
-  // Null if the OS refuses.
+  // A block of 2^shift bytes aligned to the smaller of that and 64. Contents are undefined. What
+  // precedes it in memory can be read. Null if the OS refuses.
   void* allocate_block(unsigned shift) MINITC_EXCLUDES(lock_);
   void deallocate_block(void* block, unsigned shift) MINITC_EXCLUDES(lock_);
 
@@ -64,9 +64,12 @@ class MetadataArena {
     FreeBlock* next;
   };
 
+  static constexpr std::size_t kMaxAlignment = 64;
+
   static constexpr std::size_t alignment_of(unsigned shift) {
-    return std::size_t{1} << (shift < 6 ? shift : 6);
+    return std::size_t{1} << shift < kMaxAlignment ? std::size_t{1} << shift : kMaxAlignment;
   }
+  void cut_from(char* chunk, std::size_t bytes) MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kMetadata> lock_;
   const Os* os_ = nullptr;

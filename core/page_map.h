@@ -4,7 +4,7 @@
 // object is with the program, or of which the writer has the only one; whoever has an object's
 // pointer got it after the entries it reads were written.
 //
-//   address  | 17 bits root | 18 bits leaf | 13 bits page |
+//   address  | 16 bits root | 19 bits leaf | 13 bits page |
 //               root_[i] ----> Leaf { cls[page], span[page] }
 //
 // The root holds offsets from this object, so that 0 is the leaf at its very beginning, which is
@@ -37,7 +37,9 @@ class PageMap {
     // Opaque: gcc would otherwise compute two addresses in the map and add in an order that takes
     // another register, two instructions in all.
     const PageMap* const map = opaque(this);
-    const std::size_t index = (address >> kPageShift) & (kLeafPages - 1);
+    // What is below the root's part is the lower half of a register: no mask.
+    static_assert(kRootShift == 32);
+    const std::size_t index = static_cast<std::uint32_t>(address) >> kPageShift;
     const std::ptrdiff_t offset =
         opaque(map->root_[address >> kRootShift] + static_cast<std::ptrdiff_t>(index));
     return *reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::intptr_t>(map) + offset);

@@ -162,7 +162,7 @@ class FakeOs {
 
   struct Region {
     static constexpr std::size_t kBytes = std::size_t{8} << 30;
-    // Of one leaf of the page map, so that the first 2 GiB need one whatever the kernel does.
+    // Of one leaf of the page map, so that the first 4 GiB need one whatever the kernel does.
     static constexpr std::size_t kAlignment = kPageBytes << kLeafShift;
     char* start = nullptr;
     Counter used{0};

@@ -945,14 +945,14 @@ TEST_CASE("heap: what a strict kernel charges is little more than what is live")
   std::size_t steps_beyond = 0;
   for (std::size_t live = 0; live < total;) {
     live += f.heap->usable_size(f.allocate(bytes));
-    if (f.fake.mapped_bytes() > live + live / 5 + (std::size_t{8} << 20)) ++steps_beyond;
+    if (f.fake.mapped_bytes() > live + live / 5 + (std::size_t{12} << 20)) ++steps_beyond;
   }
   CHECK(steps_beyond == 0);
 }
 
 TEST_CASE("heap: at a strict kernel's limit all that is left is used, and it fails, frees, goes on",
           "[I4][I7]") {
-  constexpr std::size_t kLimit = std::size_t{48} << 20;
+  constexpr std::size_t kLimit = std::size_t{64} << 20;
   Fixture f({}, 4096, FakeOs::Layout::kFalling);
   f.fake.refuse_beyond(kLimit);
   std::size_t spoiled = 0;

@@ -59,11 +59,19 @@ TEST_CASE("metadata arena: blocks are aligned, apart from each other and all the
 
 TEST_CASE("metadata arena: a chunk is used to its end before the next is taken") {
   Arena a;
-  const std::size_t per_chunk = kMetadataChunkBytes >> 6;
+  const std::size_t per_chunk = (kMetadataChunkBytes >> 6) - 1;
   for (std::size_t i = 0; i < per_chunk; ++i) a.block(6);
   CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
   a.block(6);
   CHECK(a.arena.reserved_bytes() == 2 * kMetadataChunkBytes);
+}
+
+TEST_CASE("metadata arena: what precedes a block can be read, also if it is the first of all") {
+  for (unsigned shift = MetadataArena::kMinShift; shift <= MetadataArena::kMaxShift; ++shift) {
+    Arena a;
+    const std::uintptr_t before = reinterpret_cast<std::uintptr_t>(a.block(shift)) - 1;
+    CHECK(before / 4096 == (before + 1) / 4096);
+  }
 }
 
 TEST_CASE("metadata arena: a freed block serves the next request of its size, and no other") {
@@ -124,7 +132,7 @@ TEST_CASE("metadata arena: when the OS refuses there is no block, and later ther
   a.fake.fail(OsCall::kReserve, 1, test::kAlways);
   std::size_t more = 0;
   while (a.block(14) != nullptr) ++more;
-  CHECK(more == (kMetadataChunkBytes >> 14) - 1);
+  CHECK(more == (kMetadataChunkBytes >> 14) - 2);
   a.arena.deallocate_block(block, 14);
   CHECK(a.block(14) == block);
   CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
