@@ -27,9 +27,9 @@ inline constexpr std::size_t kMinAlign = 16;
 
 // User addresses that the page map covers. Linux hands out higher ones only on request.
 inline constexpr std::size_t kAddressBits = 48;
-// log2 of the pages one leaf of the page map describes: 4 GiB of addresses, so that the page's place
-// in it is in the lower half of the address; 4.5 MiB of map, of which only what is used becomes
-// resident.
+// log2 of the pages one leaf of the page map describes: 4 GiB of addresses, so that the page's
+// place in it is in the lower half of the address; 4.5 MiB of map, of which only what is used
+// becomes resident.
 inline constexpr std::size_t kLeafShift = 32 - kPageShift;
 
 // --- Thread caches -----------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def main():
   files = sorted(p for d in ("core", "preload") for p in pathlib.Path(d).rglob("*") if p.is_file())
   edges = 0
   for path in files:
-    if path.suffix in (".map", ".hpp"):  # what programs include is their layer
+    if path.suffix in (".map", ".ld", ".hpp"):  # for the linker, and for programs
       continue
     if path.suffix not in (".h", ".cc"):
       errors.append(f"{path}: neither .h nor .cc")
