@@ -5,6 +5,7 @@
 // the compiler.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -66,8 +67,8 @@ constexpr auto make_classes() {
   for (std::size_t cls = 1; cls < kNumClasses; ++cls, bytes = next_size(bytes)) {
     const std::size_t pages = span_pages(bytes);
     const std::size_t cached = max_cached(bytes);
-    std::size_t batch = cached / 2;
-    while (batch > kMaxBatch || (batch > 1 && batch * bytes > kMaxBatchBytes)) batch /= 2;
+    const std::size_t batch =
+        std::max(std::size_t{1}, std::min({cached / 2, kMaxBatch, kMaxBatchBytes / bytes}));
     classes[cls] = SizeClass{
         .bytes = static_cast<std::uint32_t>(bytes),
         .pages = static_cast<std::uint16_t>(pages),

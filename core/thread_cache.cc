@@ -164,7 +164,8 @@ bool ThreadCache::turn(unsigned cls, bool to_frees) {
 // Doubles the capacity of a class, if its bound, the budget and the arena allow.
 bool ThreadCache::grow(unsigned cls, bool turned) {
   const SizeClass& c = kSizeClasses[cls];
-  const std::size_t max = turned ? c.max_cached : std::max<std::size_t>(c.batch, kMinCachedObjects);
+  const std::size_t max =
+      turned ? c.max_cached : std::bit_ceil(std::max<std::size_t>(c.batch, kMinCachedObjects));
   const std::size_t now = capacity(cls);
   const std::size_t first = std::max(kFirstCachedObjects, kFirstCachedBytes / c.bytes);
   return now < max && set_capacity(cls, now == 0 ? std::min(std::bit_floor(first), max) : now * 2);
