@@ -47,11 +47,11 @@ constexpr std::size_t wanted_objects(std::size_t bytes) {
   return bytes <= 64 * 1024 ? 2 : 1;
 }
 
-// The shortest span with enough objects and at most 1/16 of it unused behind the last.
+// The shortest span with enough objects and at most 1/24 of it unused behind the last.
 constexpr std::size_t span_pages(std::size_t bytes) {
   for (std::size_t pages = 1;; ++pages) {
     const std::size_t span = pages * kPageBytes;
-    if (span / bytes >= wanted_objects(bytes) && (span % bytes) * 16 <= span) return pages;
+    if (span / bytes >= wanted_objects(bytes) && (span % bytes) * 24 <= span) return pages;
   }
 }
 
