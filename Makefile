@@ -253,7 +253,7 @@ endif
 
 .PHONY: test-aarch64 test-musl
 test-aarch64 test-musl: test-%:
-	@$(MAKE) --no-print-directory PLATFORM=$* BUILD=$(BUILD)/$* test
+	@$(MAKE) --no-print-directory PLATFORM=$* BUILD=$(BUILD)/$* LIB=$(BUILD)/$*/libminitc.so test
 
 # --- Fuzzing and soaking -------------------------------------------------------------------------
 

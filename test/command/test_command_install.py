@@ -1,4 +1,5 @@
 """What make install puts in place works from there; what is written of the command is so."""
+import os
 import pathlib
 import re
 import shutil
@@ -17,6 +18,17 @@ def installed(lib, tmp_path_factory):
   subprocess.run(["make", "-C", ROOT, "-s", "install", f"DESTDIR={folder}", "PREFIX=/opt/minitc",
                   f"LIB={lib}"], check=True, stdout=subprocess.DEVNULL)
   return folder / "opt" / "minitc"
+
+
+@pytest.mark.parametrize("platform", ["aarch64", "musl"])
+def test_another_platform_has_its_own_library(tmp_path, platform):
+  """What its tests build does not take the place of what make install copies."""
+  environment = {name: value for name, value in os.environ.items()
+                 if not name.startswith("MAKE") and name not in ("BUILD", "LIB")}
+  plan = subprocess.run(["make", "-C", ROOT, "-n", "-B", f"BUILD={tmp_path}", f"test-{platform}"],
+                        env=environment, capture_output=True, text=True, check=True).stdout
+  linked = re.findall(r"-shared .* -o (\S*libminitc\.so)$", plan, re.MULTILINE)
+  assert linked == [f"{tmp_path}/{platform}/libminitc.so"]
 
 
 def test_files(installed):
