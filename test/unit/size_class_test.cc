@@ -52,7 +52,7 @@ TEST_CASE("size class: class 0 stands for no object") {
   CHECK(kSizeClasses[0].max_cached == 0);
 }
 
-TEST_CASE("size class: objects fill their spans but for a sixteenth") {
+TEST_CASE("size class: objects fill their spans but for a 24th") {
   for (std::size_t cls = 1; cls < kNumClasses; ++cls) {
     const SizeClass& c = kSizeClasses[cls];
     CAPTURE(cls, c.bytes);
