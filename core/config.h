@@ -126,12 +126,20 @@ inline constexpr std::uint32_t kDecommitPause = 64;
 // A block of at least this many bytes that outgrows its place has its pages moved by mremap; a
 // smaller one is copied, which is cheaper than the system call and the faults (docs/decisions.md).
 inline constexpr std::size_t kMoveBytes = 512 * 1024;
+// The least block, in bytes, that is filled by moving pages there, and the least part of it: a call
+// takes as long as some ten first touches, and shorter runs are soon of no use to others.
+inline constexpr std::size_t kMinFilledBytes = 2 * 1024 * 1024;
+inline constexpr std::size_t kMinPartBytes = 256 * 1024;
+// And so many parts at the most.
+inline constexpr std::size_t kMostParts = 32;
 // How often an allocation that the OS refuses to serve looks again for what this thread or another
 // has returned meanwhile. A bound, since others may take it first each time.
 inline constexpr std::size_t kMaxTries = 16;
-// Blocks whose pages were moved, at a time: each may be a kernel mapping of its own, of which a
+// Runs and blocks of moved pages, at a time: each may be a kernel mapping of its own, of which a
 // process has 65,530 by default.
 inline constexpr std::size_t kMaxMoved = 16384;
+// No more blocks are filled from so many on.
+inline constexpr std::size_t kMaxFilled = kMaxMoved / 4;
 // Moves whose target was lost, until no more are tried.
 inline constexpr std::size_t kMaxLost = 4;
 

@@ -110,10 +110,11 @@ void* Heap::allocate_zeroed(std::size_t bytes) {
 void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) {
   if (bytes > PTRDIFF_MAX || alignment.bytes() > PTRDIFF_MAX - bytes) return nullptr;
   const PageCount pages = PageCount::of_bytes(bytes);
-  Span* span = pages_.acquire_large(pages, alignment);
+  const auto fill = zeroed ? PageHeap::Fill::kNo : PageHeap::Fill::kYes;
+  Span* span = pages_.acquire_large(pages, alignment, fill);
   if (span == nullptr && pages <= pages_.stats().mapped) {
     gather();
-    span = pages_.acquire_large(pages, alignment);
+    span = pages_.acquire_large(pages, alignment, fill);
   }
   if (span == nullptr) return nullptr;
   if (zeroed) pages_.clear(span, bytes);
@@ -189,8 +190,9 @@ void* Heap::resize_large(Span* span, std::size_t bytes) {
 
 // What grew once will grow again: an eighth more address space, which costs no memory until used.
 Span* Heap::acquire_roomy(PageCount pages) {
-  Span* const span = pages_.acquire_large(pages + PageCount{pages.value / 8}, kOnePage);
-  return span != nullptr ? span : pages_.acquire_large(pages, kOnePage);
+  constexpr auto kNo = PageHeap::Fill::kNo;
+  Span* const span = pages_.acquire_large(pages + PageCount{pages.value / 8}, kOnePage, kNo);
+  return span != nullptr ? span : pages_.acquire_large(pages, kOnePage, kNo);
 }
 
 std::size_t Heap::usable_size(const void* ptr, std::uintptr_t site) {

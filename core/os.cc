@@ -16,6 +16,9 @@
 #ifndef MADV_POPULATE_WRITE  // Linux 5.14
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MREMAP_DONTUNMAP  // Linux 5.7
+#define MREMAP_DONTUNMAP 4
+#endif
 #ifndef MAP_FIXED_NOREPLACE  // Linux 4.17; an older kernel takes the address for a hint
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
@@ -131,19 +134,33 @@ bool map_hole(void* start, std::size_t bytes) {
   return false;
 }
 
-// The target becomes one mapping with the pages, so that it can be moved again: the kernel refuses
-// a range of several with EFAULT, until Linux 6.16 after it has unmapped the target. If the target
-// can't be mapped again, it may be as it was, or another thread's by now: it is given up.
-Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
+// The kernel refuses a range of several mappings with EFAULT, until Linux 6.16 after it has
+// unmapped the target. If the target can't be mapped again, it may be as it was, or another
+// thread's by now: it is given up.
+Move remap(void* from, std::size_t bytes, void* to, std::size_t to_bytes, int flags) {
   const long result =
       system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(to_bytes),
-                  MREMAP_MAYMOVE | MREMAP_FIXED, as_long(to));
-  if (!failed(result)) return map_hole(from, bytes) ? Move::kDone : Move::kSourceLost;
+                  MREMAP_MAYMOVE | MREMAP_FIXED | flags, as_long(to));
+  if (!failed(result)) return Move::kDone;
   if (result != -EFAULT && result != -ENOMEM) return Move::kRefused;
   return map_hole(to, to_bytes) ? Move::kRefused : Move::kTargetLost;
 }
 
+// The target becomes one mapping with the pages, so that it can be moved again.
+Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
+  const Move result = remap(from, bytes, to, to_bytes, 0);
+  return result == Move::kDone && !map_hole(from, bytes) ? Move::kSourceLost : result;
+}
+
 bool renew(void* start, std::size_t bytes) { return map(start, bytes, MAP_FIXED) == start; }
+
+// What stays at `from` reads as zeros. It is mapped over, so that it is no mapping of its own any
+// more, and since an emulator may think that it is gone.
+Move transfer(void* from, std::size_t bytes, void* to) {
+  const Move result = remap(from, bytes, to, bytes, MREMAP_DONTUNMAP);
+  if (result == Move::kDone) renew(from, bytes);
+  return result;
+}
 
 }  // namespace
 
@@ -172,6 +189,7 @@ Os kernel_os() {
             .want_huge_pages = want_huge_pages,
             .populate = populate,
             .move = move,
+            .transfer = transfer,
             .renew = renew,
             .now_ms = now_ms,
             .page_bytes = getauxval(AT_PAGESZ)};

@@ -101,19 +101,26 @@ void PageHeap::populate(const SpanList& spans) const {
   if (is_whole(start, length)) os_->populate(start.ptr(), length.bytes());
 }
 
-Span* PageHeap::acquire_large(PageCount pages, PageCount alignment) {
-  Span* span = nullptr;
-  acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    span = take_locked(pages, alignment);
-    if (span == nullptr) return false;
-    put_in_use_locked(span, SpanState::kLarge);
-    stats_.large += span->length;
-    ++stats_.large_count;
-    ++stats_.large_acquired;
-    stats_.large_acquired_pages += span->length;
-    return true;
-  });
-  return span;
+Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, Fill fill) {
+  if (pages.bytes() < kMinFilledBytes) fill = Fill::kNo;
+  for (;; fill = Fill::kNo) {
+    Span* span = nullptr;
+    Filling filling;
+    acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+      span = take_locked(pages, alignment, fill);
+      if (span == nullptr) return false;
+      if (may_fill_locked(fill) && span->state == SpanState::kReturned) {
+        begin_fill_locked(span, filling);
+      }
+      put_in_use_locked(span, SpanState::kLarge, filling.pages);
+      stats_.large += span->length;
+      ++stats_.large_count;
+      ++stats_.large_acquired;
+      stats_.large_acquired_pages += span->length;
+      return true;
+    });
+    if (filling.count == 0 || end_fill(span, filling)) return span;
+  }
 }
 
 void PageHeap::release_small(SpanList& spans) {
@@ -131,7 +138,6 @@ void PageHeap::release_small(SpanList& spans) {
 
 Finding PageHeap::release_large(void* ptr) {
   bool excess = false;
-  Span* moved = nullptr;
   {
     const LockGuard guard(lock_, *this);
     Span* const span = map_->span_at(PageId::of(ptr));
@@ -140,23 +146,8 @@ Finding PageHeap::release_large(void* ptr) {
     }
     stats_.large -= span->length;
     --stats_.large_count;
-    if (span->moved) --moved_spans_;
-    // Shortened in place it may end inside a kernel page, whose rest is another's.
-    const bool renews = span->moved && is_whole(span->start, span->length);
-    span->moved = false;
-    if (renews) {
-      moved = span;
-      stats_.in_use -= span->length;
-      begin_return_locked(span);
-    } else {
-      put_back_locked(span, SpanState::kFree);
-      excess = has_excess_locked(Keep::kBound);
-    }
-  }
-  if (moved != nullptr) {  // its own mapping goes, so that mappings do not add up
-    const bool renewed = os_->renew(moved->start.ptr(), moved->length.bytes());
-    const LockGuard guard(lock_, *this);
-    end_return_locked(moved, renewed);
+    put_back_locked(span, SpanState::kFree);
+    excess = has_excess_locked(Keep::kBound);
   }
   if (excess) return_excess(Keep::kBound);
   return Finding{Verdict::kLive};
@@ -170,7 +161,7 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
   bool excess;
   {
     const LockGuard guard(lock_, *this);
-    Span* const tail = split_locked(span, pages);
+    Span* const tail = split_large_locked(span, pages);
     if (tail == nullptr) return false;
     stats_.large -= tail->length;
     put_back_locked(tail, SpanState::kFree);
@@ -182,7 +173,7 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
 
 // A span of moved pages stays the one mapping that it is, so that it can be moved again.
 bool PageHeap::extend(Span* span, PageCount pages) {
-  if (span->moved) return false;
+  if (span->mapping != 0) return false;
   bool excess;
   {
     const LockGuard guard(lock_, *this);
@@ -196,7 +187,8 @@ bool PageHeap::extend(Span* span, PageCount pages) {
 bool PageHeap::extend_locked(Span* span, PageCount pages) {
   const PageCount extra = pages - span->length;
   Span* const next = map_->span_at(span->end());
-  if (next == nullptr || !next->is_free() || next->length < extra) return false;
+  if (next == nullptr || !next->is_free() || next->mapping != 0 || next->length < extra)
+    return false;
   if (next->state == SpanState::kReturned && !may_commit_locked(extra)) return false;
   index_of(next).remove(next);
   if (next->state == SpanState::kReturned) miss_locked(extra);
@@ -212,42 +204,6 @@ bool PageHeap::extend_locked(Span* span, PageCount pages) {
   stats_.in_use += extra;
   stats_.large += extra;
   note_use_locked();
-  return true;
-}
-
-bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
-  const bool are_whole = is_whole(from->start, from->length) && is_whole(to->start, to->length);
-  lost = false;
-  {
-    const LockGuard guard(lock_, *this);
-    if (!are_whole || moved_spans_ == kMaxMoved || lost_targets_ == kMaxLost) return false;
-  }
-  // Both spans are the caller's.
-  const Move result =
-      os_->move(from->start.ptr(), from->length.bytes(), to->start.ptr(), to->length.bytes());
-  const LockGuard guard(lock_, *this);
-  switch (result) {
-    case Move::kRefused:
-      return false;
-    case Move::kTargetLost:
-      lost = true;
-      ++lost_targets_;
-      drop_locked(to);
-      return false;
-    case Move::kSourceLost:
-    case Move::kDone:
-      break;
-  }
-  if (!from->moved) ++moved_spans_;
-  from->moved = false;
-  to->moved = true;
-  if (result == Move::kSourceLost) {
-    drop_locked(from);
-  } else {
-    stats_.large -= from->length;
-    --stats_.large_count;
-    put_back_locked(from, SpanState::kReturned);
-  }
   return true;
 }
 
@@ -282,9 +238,10 @@ PageHeapStats PageHeap::stats() {
 
 // --- Under the lock ----------------------------------------------------------------------------
 
-void PageHeap::put_in_use_locked(Span* run, SpanState state) {
+// `filled` pages of it get the memory of others.
+void PageHeap::put_in_use_locked(Span* run, SpanState state, PageCount filled) {
   run->zero = run->state == SpanState::kReturned && !offers_;
-  if (run->state == SpanState::kReturned) miss_locked(run->length);
+  if (run->state == SpanState::kReturned) miss_locked(run->length - filled);
   MINITC_ASSERT(!run->zero || (*run->start.ptr() == 0 && run->end().ptr()[-1] == 0));  // I6
   run->become(state);
   stats_.in_use += run->length;
@@ -306,7 +263,15 @@ void PageHeap::note_use_locked() {
 void PageHeap::put_back_locked(Span* span, SpanState state) {
   stats_.in_use -= span->length;
   span->become(state);
-  insert_locked(coalesce_locked(span));
+  free_filled_locked(span);
+  if (span->length == PageCount{}) return arena_->destroy(span);
+  insert_freed_locked(span);
+}
+
+void PageHeap::insert_freed_locked(Span* run) {
+  // Shortened in place it may end inside a kernel page, whose rest is another's.
+  if (!is_whole(run->start, run->length)) set_mapping_locked(run, 0);
+  insert_locked(coalesce_locked(run));
 }
 
 Finding PageHeap::find_locked(const void* ptr) {
@@ -326,10 +291,15 @@ void PageHeap::drop_locked(Span* span) {
   stats_.large -= span->length;
   --stats_.large_count;
   stats_.in_use -= span->length;
-  stats_.mapped -= span->length;
-  if (span->moved) --moved_spans_;
-  map_->clear_ends(span);
-  arena_->destroy(span);
+  forget_locked(span);
+}
+
+// Its addresses are not the heap's any more.
+void PageHeap::forget_locked(Span* run) {
+  stats_.mapped -= run->length;
+  set_mapping_locked(run, 0);
+  map_->clear_ends(run);
+  arena_->destroy(run);
 }
 
 // --- Self-check --------------------------------------------------------------------------------
@@ -365,7 +335,7 @@ const char* PageHeap::violation_of_locked(const Span* run, SpanState state) cons
   if (state == SpanState::kKept) return nullptr;
   for (const Span* const other :
        {map_->span_at(run->start - kOnePage), map_->span_at(run->end())}) {
-    MINITC_EXPECT(other == nullptr || other->state != state);  // I5
+    MINITC_EXPECT(other == nullptr || !run->joins(*other));  // I5
   }
   return nullptr;
 }
@@ -396,8 +366,8 @@ const char* PageHeap::violation_locked(std::size_t& seen) const {
   }
   if (broken != nullptr) return broken;
   MINITC_EXPECT(free == free_.pages() && returned == returned_.pages() &&
-                kept == kept_pages_);                                                   // I3
-  MINITC_EXPECT(stats_.mapped == stats_.in_use + free + kept + returned + returning_);  // I4
+                kept == kept_pages_);                                                          // I3
+  MINITC_EXPECT(stats_.mapped == stats_.in_use + committed_locked() + returned + returning_);  // I4
   return nullptr;
 }
 

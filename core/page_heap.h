@@ -7,7 +7,8 @@
 //
 // Invariants: I4  Every page of the heap is in exactly one span, and a span's first and last page
 //                 map to it.
-//             I5  No two neighbours are both kFree or both kReturned.
+//             I5  No two neighbours are both kReturned, or both kFree, but for moved pages of
+//                 different mappings.
 //             I6  kReturned runs read as zeros, unless memory is only offered to the OS.
 #pragma once
 
@@ -59,8 +60,10 @@ class PageHeap {
   // when it has made the bitmaps, and takes it away again before release_small().
   SpanList acquire_small(unsigned cls, std::size_t wanted) MINITC_EXCLUDES(lock_);
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
-  // null if the OS refuses.
-  Span* acquire_large(PageCount pages, PageCount alignment) MINITC_EXCLUDES(lock_);
+  // null if the OS refuses. kYes: where no free run is long enough, pages of several are moved into
+  // it; not for what should read as zeros, or is to be the target of move_pages().
+  enum class Fill : bool { kNo, kYes };
+  Span* acquire_large(PageCount pages, PageCount alignment, Fill fill) MINITC_EXCLUDES(lock_);
   // Gets memory for what acquire_small() gave, if it has none yet.
   void populate(const SpanList& spans) const;
   // Returns the whole pages of the OS in [begin, end), which are in a span in use, but nobody's;
@@ -130,6 +133,14 @@ class PageHeap {
     kAtPeak,  // as many as there may be beside what is in use when that grows
   };
 
+  // Runs on their way into a new span, and the parts of it that their pages will be.
+  struct Filling {
+    std::size_t count = 0;
+    PageCount pages;
+    Span* runs[kMostParts];
+    Span* targets[kMostParts];
+  };
+
   // Why an allocation found no run, at one moment.
   struct Shortage {
     bool exists = false;
@@ -153,7 +164,7 @@ class PageHeap {
   template <typename Take>
   bool acquire(PageCount pages, Take&& take) MINITC_EXCLUDES(lock_);
   void take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) MINITC_REQUIRES(lock_);
-  Span* take_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
+  Span* take_locked(PageCount pages, PageCount alignment, Fill fill) MINITC_REQUIRES(lock_);
   Span* join_locked(PageCount pages) MINITC_REQUIRES(lock_);
   void keep_locked(Span* span) MINITC_REQUIRES(lock_);
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
@@ -166,7 +177,7 @@ class PageHeap {
   Span* coalesce_locked(Span* run) MINITC_REQUIRES(lock_);
   void merge_locked(Span* run, Span* other) MINITC_REQUIRES(lock_);
   void insert_locked(Span* run) MINITC_REQUIRES(lock_) { index_of(run).insert(run); }
-  void put_in_use_locked(Span* run, SpanState state) MINITC_REQUIRES(lock_);
+  void put_in_use_locked(Span* run, SpanState state, PageCount filled) MINITC_REQUIRES(lock_);
   void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
   PageCount bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
@@ -190,7 +201,25 @@ class PageHeap {
   void begin_return_locked(Span* run) MINITC_REQUIRES(lock_);
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
   void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
+  // What renew() maps over forgets what was asked for; what is only offered may be gone.
+  bool may_fill_locked(Fill fill) const MINITC_REQUIRES(lock_) {
+    return fill == Fill::kYes && !fill_refused_ && !offers_ && huge_pages_ == Options::kAuto;
+  }
+  void begin_fill_locked(const Span* span, Filling& filling) MINITC_REQUIRES(lock_);
+  bool end_fill(Span* span, const Filling& filling) MINITC_EXCLUDES(lock_);
+  void free_filled_locked(Span* span) MINITC_REQUIRES(lock_);
+  Span* split_large_locked(Span* span, PageCount pages) MINITC_REQUIRES(lock_);
+  void insert_freed_locked(Span* run) MINITC_REQUIRES(lock_);
+  bool may_move_locked(std::size_t most) const MINITC_REQUIRES(lock_);
+  std::uint16_t new_mapping_locked() MINITC_REQUIRES(lock_);
+  void set_mapping_locked(Span* run, std::uint16_t mapping) MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
+  void forget_locked(Span* run) MINITC_REQUIRES(lock_);
+  // A mapping of its own goes with its pages, so that mappings do not add up.
+  bool give_back(const Span* run) const {
+    if (run->mapping != 0) return os_->renew(run->start.ptr(), run->length.bytes());
+    return give_back(run->start.ptr(), run->length.bytes());
+  }
   bool give_back(void* start, std::size_t bytes) const {
     return (offers_ ? os_->offer : os_->decommit)(start, bytes);
   }
@@ -232,8 +261,10 @@ class PageHeap {
   PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
   std::atomic<bool> is_pressed_{false};
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
-  std::size_t moved_spans_ MINITC_GUARDED_BY(lock_) = 0;   // large spans with `moved` set
-  std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;  // of moves
+  bool fill_refused_ MINITC_GUARDED_BY(lock_) = false;       // by the OS
+  std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;  // of moved runs
+  std::size_t moved_runs_ MINITC_GUARDED_BY(lock_) = 0;      // spans with a `mapping`
+  std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;    // of moves
 };
 
 }  // namespace minitc

@@ -98,6 +98,7 @@ void PageHeap::begin_return_locked(Span* run) {
 void PageHeap::end_return_locked(Span* run, bool returned) {
   returning_runs_.remove(run);
   returning_ -= run->length;
+  if (returned) set_mapping_locked(run, 0);
   run->become(returned ? SpanState::kReturned : SpanState::kFree);
   insert_locked(coalesce_locked(run));
   returns_.fetch_add(1, std::memory_order_relaxed);
@@ -142,8 +143,7 @@ PageCount PageHeap::return_excess(Keep keep) {
     Span* runs[kReturnBatch];
     const std::size_t count = begin_returns(keep, done, most, runs);
     std::size_t returned = 0;
-    while (returned < count &&
-           give_back(runs[returned]->start.ptr(), runs[returned]->length.bytes())) {
+    while (returned < count && give_back(runs[returned])) {
       ++returned;
     }
     done += end_returns(runs, count, returned, keep);

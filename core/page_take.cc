@@ -6,11 +6,11 @@
 namespace minitc {
 
 // Takes a run of `pages` out of the free ones, or out of a new chunk.
-Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
+Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
   const PageCount wanted = pages + alignment - kOnePage;
   Span* run = fit_committed_locked(wanted);
   if (run == nullptr && !may_commit_locked(pages)) return nullptr;
-  if (run == nullptr) run = join_locked(wanted);
+  if (run == nullptr && !may_fill_locked(fill)) run = join_locked(wanted);
   if (run == nullptr) run = returned_.best_fit(wanted);
   if (run == nullptr) {
     if (!grow_locked(wanted)) return nullptr;
@@ -25,7 +25,7 @@ Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
 // run that is committed comes before a longer one that is not, and that before growth.
 void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) {
   const auto give = [&](Span* span) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    put_in_use_locked(span, SpanState::kSmall);
+    put_in_use_locked(span, SpanState::kSmall, PageCount{});
     map_->set_small(span, cls);
     spans.push(span);
   };
@@ -45,8 +45,8 @@ void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, SpanList& spa
     pages = PageCount{shorter->length.value / each.value * each.value};
     break;
   }
-  Span* run = take_locked(pages, kOnePage);
-  if (run == nullptr) run = take_locked(each, kOnePage);
+  Span* run = take_locked(pages, kOnePage, Fill::kNo);
+  if (run == nullptr) run = take_locked(each, kOnePage, Fill::kNo);
   while (run != nullptr) {
     Span* const rest = run->length > each ? split_locked(run, each) : nullptr;
     if (run->length > each) return insert_locked(coalesce_locked(run));
@@ -93,7 +93,7 @@ Span* PageHeap::fit_committed_locked(PageCount pages) {
 // a returned run. Null if it is short of more than half, or if they are too short.
 Span* PageHeap::join_locked(PageCount pages) {
   Span* const run = free_.longest();
-  if (run == nullptr || run->length + run->length < pages) return nullptr;
+  if (run == nullptr || run->mapping != 0 || run->length + run->length < pages) return nullptr;
   const auto returned_at = [this](PageId page) {
     Span* const span = map_->span_at(page);
     return span != nullptr && span->state == SpanState::kReturned ? span : nullptr;
@@ -170,6 +170,7 @@ bool PageHeap::feed_arena_locked() {
   run->start = run->start + pages;
   run->length -= pages;
   if (run->length == PageCount{}) {
+    set_mapping_locked(run, 0);
     arena_->destroy(run);
   } else {
     map_->set_ends(run);
@@ -184,6 +185,7 @@ Span* PageHeap::split_locked(Span* run, PageCount pages) {
   MINITC_ASSERT(pages != PageCount{} && pages < run->length);
   Span* const rest = describe_locked(run->start + pages, run->length - pages, run->state);
   if (rest == nullptr) return nullptr;
+  set_mapping_locked(rest, run->mapping);
   run->length = pages;
   map_->set_ends(run);
   map_->set_ends(rest);
@@ -211,7 +213,7 @@ Span* PageHeap::cut_locked(Span* run, PageCount head, PageCount pages) {
 Span* PageHeap::coalesce_locked(Span* run) {
   Span* const neighbours[] = {map_->span_at(run->start - kOnePage), map_->span_at(run->end())};
   for (Span* const other : neighbours) {
-    if (other == nullptr || other->state != run->state) continue;
+    if (other == nullptr || !run->joins(*other)) continue;
     index_of(other).remove(other);
     merge_locked(run, other);
   }
@@ -225,6 +227,7 @@ void PageHeap::merge_locked(Span* run, Span* other) {
   run->start = std::min(run->start, other->start);
   run->length += other->length;
   map_->set_ends(run);
+  set_mapping_locked(other, 0);
   arena_->destroy(other);
 }
 

@@ -39,8 +39,8 @@ constexpr bool legal(SpanState from, SpanState to) {
       return to == kSmall || to == kLarge;
     case kSmall:
       return to == kKept;
-    case kLarge:  // kReturned: its pages were moved away; kReturning: it had moved ones
-      return to == kFree || to == kReturned || to == kReturning;
+    case kLarge:  // kReturned: its pages were moved away
+      return to == kFree || to == kReturned;
   }
   return false;
 }
@@ -62,15 +62,16 @@ struct Span {
   PageId start;
   PageCount length;
   // In one list or tree at a time: a bin or the tree of the page heap, a list of the central cache.
+  // kLarge: `next` leads to the moved runs that it begins with (page_move.cc).
   Span* prev = nullptr;
   Span* next = nullptr;
   SpanState state;
-  bool zero = false;     // in use: its pages were all zero when it was acquired
-  bool moved = false;    // large: its pages came by Os::move, it may be a mapping of its own
-  std::uint8_t cls = 0;  // small, with bitmaps: the size class (class lock)
-  std::uint16_t free_count = 0;          // small: objects in the span, that is bits set in `free`
-  std::uint8_t listed = 0;               // small, in a list: the PageHeap::round() since when
-  Backing backing = Backing::kResident;  // small
+  std::uint8_t cls = 0;          // small, with bitmaps: the size class (class lock)
+  std::uint16_t mapping = 0;     // not 0: its pages are moved ones; which mapping of the kernel's
+  std::uint16_t free_count = 0;  // small: objects in the span, that is bits set in `free`
+  std::uint8_t listed = 0;       // small, in a list: the PageHeap::round() since when
+  bool zero : 1 = false;         // in use: its pages were all zero when it was acquired
+  Backing backing : 2 = Backing::kResident;  // small
 
   // Small: a bit per object. `free`: the object is in the span and may be carved (class lock).
   // `home`: the object is in the central tier, in the span or in its class's store (atomic).
@@ -81,6 +82,8 @@ struct Span {
   std::uint64_t& returned_by() { return own_bits[0]; }
 
   PageId end() const { return start + length; }
+  // Whether it and its neighbour `other` may become one run.
+  bool joins(const Span& other) const { return state == other.state && mapping == other.mapping; }
   bool is_free() const { return state == SpanState::kFree || state == SpanState::kReturned; }
   void become(SpanState to) {
     MINITC_ASSERT(legal(state, to));  // I2

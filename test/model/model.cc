@@ -399,7 +399,8 @@ class Model {
   // free pages became metadata for want of any.
   std::size_t loud_calls() const {
     return fake_.calls(OsCall::kDecommit) + fake_.calls(OsCall::kOffer) +
-           fake_.calls(OsCall::kMove) + fake_.calls(OsCall::kRenew) + fake_.refused();
+           fake_.calls(OsCall::kMove) + fake_.calls(OsCall::kTransfer) +
+           fake_.calls(OsCall::kRenew) + fake_.refused();
   }
   void bury(char* ptr, const Object& object) {
     if (object.usable > limits_.bytes / 16) return;

@@ -36,9 +36,10 @@ enum class OsCall : std::uint8_t {
   kDecommit,
   kOffer,
   kMove,
+  kTransfer,
   kRenew
 };
-inline constexpr std::size_t kOsCalls = 7;
+inline constexpr std::size_t kOsCalls = 8;
 // What a refused decommit has done to the range: nothing, dropped its first half before it gave up,
 // or written to its first byte, as core/os.cc does to find out whether it will read as zero.
 enum class Refused : std::uint8_t { kNothing, kHalf, kScribble };
@@ -76,6 +77,7 @@ class FakeOs {
             .want_huge_pages = want_huge_pages,
             .populate = populate,
             .move = move,
+            .transfer = transfer,
             .renew = renew,
             .now_ms = now_ms,
             .page_bytes = page_bytes_};
@@ -114,7 +116,7 @@ class FakeOs {
     refused_size_ = 0;
   }
   void refused_decommit_does(Refused what) { refused_decommit_ = what; }
-  // What becomes of a move that is to fail: kRefused unless set otherwise.
+  // What becomes of a move or transfer that is to fail: kRefused unless set otherwise.
   void failed_move_is(Move result) { failed_move_ = result; }
   // Lets time go by; it stands still otherwise.
   void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_relaxed); }
@@ -329,24 +331,27 @@ class FakeOs {
 
   // As mremap does it, but for the copy.
   static Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
-    FakeOs& self = *current_;
+    return current_->move(OsCall::kMove, from, bytes, to, to_bytes);
+  }
+  static Move transfer(void* from, std::size_t bytes, void* to) {
+    return current_->move(OsCall::kTransfer, from, bytes, to, bytes);
+  }
+  Move move(OsCall call, void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
     require(bytes != 0 && bytes <= to_bytes, "move: the target is too short");
-    require(self.aligned(from, bytes) && self.aligned(to, to_bytes),
-            "move: not whole kernel pages");
-    require(self.in_a_region(from, bytes) && self.in_a_region(to, to_bytes),
-            "move: not our memory");
+    require(aligned(from, bytes) && aligned(to, to_bytes), "move: not whole kernel pages");
+    require(in_a_region(from, bytes) && in_a_region(to, to_bytes), "move: not our memory");
     const char* const a = static_cast<char*>(from);
     const char* const b = static_cast<char*>(to);
     require(a + bytes <= b || b + to_bytes <= a, "move: the ranges overlap");
-    const Move result = self.refuses(OsCall::kMove)
-                            ? self.failed_move_.load(std::memory_order_relaxed)
-                            : Move::kDone;
-    self.drop(to, to_bytes);
-    if (result == Move::kTargetLost) self.lose(to, to_bytes);
+    Move result = refuses(call) ? failed_move_.load(std::memory_order_relaxed) : Move::kDone;
+    // A transfer never loses that.
+    if (call == OsCall::kTransfer && result == Move::kSourceLost) result = Move::kRefused;
+    drop(to, to_bytes);
+    if (result == Move::kTargetLost) lose(to, to_bytes);
     if (result == Move::kTargetLost || result == Move::kRefused) return result;
     memcpy(to, from, bytes);
-    self.drop(from, bytes);
-    if (result == Move::kSourceLost) self.lose(from, bytes);
+    drop(from, bytes);
+    if (result == Move::kSourceLost) lose(from, bytes);
     return result;
   }
 

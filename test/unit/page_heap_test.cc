@@ -683,25 +683,34 @@ TEST_CASE("page heap: what is not whole kernel pages is not moved") {
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: a span of moved pages is renewed when it is freed", "[I6]") {
+// A run of moved pages joins no other, and gives its mapping up with its pages.
+TEST_CASE("page heap: a span of moved pages is renewed when it is returned", "[I6]") {
   const bool refused = GENERATE(false, true);
   Pages p;
   const auto r = row(p, {4, 1, 6, 1});
   REQUIRE(move(p, r[0], r[2]));
   const PageId start = r[2]->start;
   fill(r[2], 0xcd);
-  if (refused) p.fake.fail(OsCall::kRenew, 1);
   CHECK(p.release(r[2]));
-  CHECK(p.fake.calls(OsCall::kRenew) == 1);
-  CHECK(free_pages(p) == (refused ? 6 : 0));
+  CHECK(p.release(r[1]));
+  CHECK(p.release(r[3]));
+  CHECK(free_pages(p) == 8);
+  CHECK(p.large(5)->start == start);  // not of seven or eight
+  CHECK(p.release(p.map->span_at(start)));
+  CHECK(free_pages(p) == 8);
   CHECK(p.adds_up());
-  if (!refused) p.large(4);  // where the pages were before
-  Span* const again = p.large(6);
-  CHECK(again->start == start);
-  CHECK(again->zero != refused);
-  if (!refused) CHECK(all_zero(again->start.ptr(), again->length.bytes()));
-  CHECK(p.release(again));
-  CHECK(p.fake.calls(OsCall::kRenew) == 1);  // once is enough
+  if (refused) p.fake.fail(OsCall::kRenew, 1);
+  p.heap.trim();
+  CHECK(p.fake.calls(OsCall::kRenew) == 1);
+  CHECK(p.fake.calls(OsCall::kDecommit) == (refused ? 0 : 2));
+  CHECK(free_pages(p) == (refused ? 8 : 0));
+  CHECK(p.adds_up());
+  p.heap.trim();
+  CHECK(p.fake.calls(OsCall::kRenew) == (refused ? 2 : 1));  // once is enough
+  Span* const all = p.large(kMinChunkPages);                 // they have joined
+  CHECK(p.fake.calls(OsCall::kReserve) == 1);
+  CHECK(all_zero(all->start.ptr(), all->length.bytes()));
+  CHECK(p.adds_up());
 }
 
 TEST_CASE("page heap: renewing a span of moved pages spares what was cut off it", "[I6]") {
@@ -717,11 +726,36 @@ TEST_CASE("page heap: renewing a span of moved pages spares what was cut off it"
   REQUIRE(tail->start == span->end());
   fill(tail, 0xef);
   CHECK(p.release(span));
+  p.heap.trim();
   CHECK(all_bytes_are(tail->start.ptr(), tail->length.bytes(), 0xef));
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: only so many spans at a time are of moved pages, for the mappings' sake") {
+TEST_CASE("page heap: small spans are cut from moved pages, which stay such", "[I6]") {
+  Pages p;
+  const auto r = row(p, {40, 1, 41, 46});
+  REQUIRE(move(p, r[0], r[2]));
+  CHECK(p.release(r[2]));
+  for (int round = 0; round < 2; ++round) {
+    std::vector<Span*> spans;
+    for (const unsigned cls : {1U, 1U, 50U}) spans.push_back(p.small(cls));
+    for (Span* const span : spans) {
+      CHECK(span->mapping == r[2]->mapping);
+      fill(span, 0x12);
+      p.release_small(span);
+    }
+    CHECK(p.adds_up());
+  }
+  CHECK(p.release(r[1]));
+  p.heap.trim();
+  CHECK(p.fake.calls(OsCall::kRenew) > 0);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);  // of r[1]
+  CHECK(free_pages(p) == 0);
+  CHECK(p.large(82)->start == r[3]->start - PageCount{82});
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: only so many runs at a time are of moved pages, for the mappings' sake") {
   Pages p;
   std::vector<Span*> moved;
   for (; moved.size() <= kMaxMoved; moved.push_back(p.large(2))) {
@@ -730,10 +764,247 @@ TEST_CASE("page heap: only so many spans at a time are of moved pages, for the m
   CHECK(p.fake.calls(OsCall::kMove) == kMaxMoved);
   CHECK(moved.size() == kMaxMoved + 1);
   p.release(moved[5]);
+  p.heap.trim();
   CHECK(move(p, p.large(1), moved.back()));
   CHECK_FALSE(move(p, p.large(1), p.large(2)));
   // One that moves on leaves its place to itself.
   CHECK(p.fake.calls(OsCall::kMove) == kMaxMoved + 1);
+  CHECK(p.adds_up());
+}
+
+// --- Filling with pages of free runs ------------------------------------------------------------
+
+constexpr std::size_t kLeastPart = kMinPartBytes / kPageBytes;
+static_assert(kLeastPart == 32 && kMinFilledBytes / kPageBytes == 256);
+
+// Free runs of 160, 264 and 31 pages, the last too short.
+struct Gaps : Pages {
+  explicit Gaps(std::size_t kernel_page = 4096) : Gaps(Options{}, kernel_page) {}
+  explicit Gaps(const Options& options, std::size_t kernel_page = 4096)
+      : Pages(options, kernel_page) {
+    const auto r = row(*this, {160, 8, 264, 8, kLeastPart - 1, 1});
+    walls = {r[1], r[3], r[5]};
+    fill(r[0], 0x16);
+    fill(r[2], 0x26);
+    for (const std::size_t i : {0U, 2U, 4U}) REQUIRE(release(r[i]));
+    REQUIRE(free_pages(*this) == 455);
+  }
+  std::size_t transfers() const { return fake.calls(OsCall::kTransfer); }
+  bool walls_stand() const {
+    return std::all_of(walls.begin(), walls.end(), [](const Span* wall) {
+      return all_bytes_are(wall->start.ptr(), wall->length.bytes(), 0xab);
+    });
+  }
+  std::vector<Span*> walls;
+};
+
+// Whether the pages of `span` from `first` on hold nothing but `value`.
+bool holds(const Span* span, std::size_t first, std::size_t pages, unsigned char value) {
+  return all_bytes_are((span->start + PageCount{first}).ptr(), PageCount{pages}.bytes(), value);
+}
+
+TEST_CASE("page heap: where no free run is long enough, the pages of several fill a new span",
+          "[I6]") {
+  Gaps p;
+  Span* const span = p.filled(472);
+  CHECK(p.transfers() == 2);  // the longest first
+  CHECK_FALSE(span->zero);
+  CHECK(holds(span, 0, 264, 0x26));
+  CHECK(holds(span, 264, 160, 0x16));
+  CHECK(holds(span, 424, 48, 0));  // the run of 31 is shorter than is worth a call
+  CHECK(free_pages(p) == 31);
+  CHECK(p.walls_stand());
+  CHECK(p.adds_up());
+  // What they left reads as zeros.
+  Span* const again = p.large(264);
+  CHECK(again->zero);
+  CHECK(all_zero(again->start.ptr(), again->length.bytes()));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: of a run that is longer than what is lacking only a part goes") {
+  Gaps p;
+  Span* const span = p.filled(404);
+  CHECK(p.transfers() == 2);
+  CHECK(holds(span, 0, 264, 0x26));
+  CHECK(holds(span, 264, 140, 0x16));
+  CHECK(free_pages(p) == 31 + 20);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a span that fits a free run, is to be zero, or is short, is not filled") {
+  Gaps p;
+  CHECK(p.filled(264)->length == PageCount{264});
+  CHECK(p.filled(255)->length == PageCount{255});
+  CHECK(p.large(472)->zero);
+  CHECK(p.transfers() == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: nothing is filled where renewed pages would lose what was asked for") {
+  Options options;
+  const int which = GENERATE(0, 1, 2);
+  CAPTURE(which);
+  if (which == 0) options.release = Options::kOffer;
+  if (which == 1) options.huge_pages = Options::kYes;
+  if (which == 2) options.huge_pages = Options::kNo;
+  Gaps p(options);
+  CHECK(p.filled(472)->length == PageCount{472});
+  CHECK(p.transfers() == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: what filled a span is free apart, fills again, and is renewed in the end",
+          "[I6]") {
+  Gaps p;
+  Span* const span = p.filled(472);
+  fill(span, 0x77);
+  CHECK(p.release(span));
+  CHECK(free_pages(p) == 455 + 48);
+  CHECK(p.adds_up());
+  Span* const other = p.filled(450);
+  CHECK(p.transfers() == 4);
+  CHECK(holds(other, 0, 424, 0x77));
+  CHECK(p.adds_up());
+  CHECK(p.release(other));
+  for (Span* const wall : p.walls) CHECK(p.release(wall));
+  p.heap.trim();
+  CHECK(p.fake.calls(OsCall::kRenew) == 2);
+  CHECK(free_pages(p) == 0);
+  CHECK(p.adds_up());
+  CHECK(p.large(mapped(p))->zero);  // all of them joined
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: pages that filled a span were no miss of the bound") {
+  Pages p(Options{});
+  constexpr std::size_t kBound = kMinFreeBound / kPageBytes;
+  const auto r = row(p, {kBound, 1, kBound / 2, 1});
+  p.release(r[0]);
+  p.release(r[2]);  // a part is returned, so that as much may be missed
+  const std::size_t left = free_pages(p);
+  REQUIRE(left < kBound);
+  Span* const span = p.filled(left + kBound / 4);
+  CHECK(p.fake.calls(OsCall::kTransfer) > 0);
+  p.release(span);
+  CHECK(free_pages(p) < kBound + kBound / 2 + 1);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a refused fill leaves zeros, and is not tried again") {
+  const std::size_t nth = GENERATE(std::size_t{1}, std::size_t{2});
+  CAPTURE(nth);
+  Gaps p;
+  p.fake.fail(OsCall::kTransfer, nth);
+  Span* const span = p.filled(424);
+  CHECK(span->zero == (nth == 1));
+  if (nth == 2) CHECK(holds(span, 0, 264, 0x26));
+  CHECK(holds(span, nth == 2 ? 264 : 0, nth == 2 ? 160 : 424, 0));
+  CHECK(free_pages(p) == (nth == 2 ? 160 : 424) + 31);
+  CHECK(p.adds_up());
+  CHECK(p.filled(472)->zero);
+  CHECK(p.transfers() == nth);
+  CHECK(p.release(span));
+  p.heap.trim();
+  CHECK(free_pages(p) == 0);
+  CHECK(p.walls_stand());
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: when a fill loses a part of its target, another is found", "[I4]") {
+  const std::size_t nth = GENERATE(std::size_t{1}, std::size_t{2});
+  CAPTURE(nth);
+  Gaps p;
+  p.fake.fail(OsCall::kTransfer, nth);
+  p.fake.failed_move_is(Move::kTargetLost);
+  Span* const span = p.filled(424);
+  REQUIRE(span != nullptr);
+  CHECK(span->zero);
+  CHECK(all_zero(span->start.ptr(), span->length.bytes()));
+  CHECK(in_use(p) == 17 + 424);
+  CHECK(p.heap.stats().large_count == 4);
+  CHECK(p.adds_up());
+  CHECK(p.release(span));
+  p.heap.trim();
+  CHECK(free_pages(p) == 0);
+  CHECK(p.walls_stand());
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a filled span can be cut at any page", "[I4]") {
+  const std::size_t kernel_page = GENERATE(4096, 16 * 1024, 64 * 1024);
+  CAPTURE(kernel_page);
+  for (const std::size_t pages :
+       {1, 8, 31, 159, 160, 161, 263, 264, 265, 270, 423, 424, 425, 471}) {
+    CAPTURE(pages);
+    Gaps p(kernel_page);
+    Span* const span = p.filled(472);
+    REQUIRE(p.transfers() == 2);
+    fill(span, 0x66);
+    const std::size_t free_before = free_pages(p);
+    REQUIRE(p.heap.resize_in_place(span, PageCount{pages}));
+    CHECK(free_pages(p) == free_before + 472 - pages);
+    CHECK(holds(span, 0, pages, 0x66));
+    CHECK(p.adds_up());
+    if (pages > 7) CHECK(p.heap.resize_in_place(span, PageCount{pages - 7}));
+    CHECK(p.adds_up());
+    CHECK(p.heap.find(span->start.ptr()).verdict == Verdict::kLive);
+    CHECK(p.release(span));
+    CHECK(free_pages(p) == free_before + 472);
+    CHECK(p.adds_up());
+    p.heap.trim();
+    CHECK(p.walls_stand());
+    CHECK(p.adds_up());
+  }
+}
+
+TEST_CASE("page heap: a filled span grows in place, and does not move") {
+  Gaps p;
+  Span* const span = p.filled(472);
+  Span* const next = p.map->span_at(span->end());
+  REQUIRE((next != nullptr && next->is_free()));
+  CHECK(p.heap.resize_in_place(span, PageCount{480}));
+  CHECK_FALSE(move(p, span, p.large(500)));
+  CHECK(p.fake.calls(OsCall::kMove) == 0);
+  CHECK(holds(span, 0, 264, 0x26));
+  CHECK(p.adds_up());
+  CHECK(p.release(span));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a span whose parts cannot be described is not filled", "[I4]") {
+  Pages p;
+  const auto r = row(p, {264, 1, 256, 1});
+  const PageId start = r[0]->start;
+  while (returned(p) != 0) p.large(returned(p));  // nothing may become metadata
+  p.release(r[0]);
+  p.heap.trim();
+  p.release(r[2]);
+  p.exhaust_metadata();
+  Span* const span = p.filled(264);
+  CHECK(span->start == start);
+  CHECK(span->zero);
+  CHECK(p.fake.calls(OsCall::kTransfer) == 0);
+  CHECK(free_pages(p) == 256);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: only so many runs fill spans at a time, for the mappings' sake") {
+  Pages p;
+  for (std::size_t moved = 1; moved < kMaxFilled; ++moved) {
+    REQUIRE(move(p, p.large(1), p.large(2)));
+  }
+  p.heap.trim();
+  std::vector<Span*> spans;
+  for (int i = 0; i < 10; ++i) spans.push_back(p.large(40));
+  for (int i = 0; i < 10; i += 2) p.release(spans[i]);
+  Span* const span = p.filled(500);
+  CHECK(p.fake.calls(OsCall::kTransfer) == 1);
+  CHECK(p.filled(500)->zero);
+  CHECK(p.fake.calls(OsCall::kTransfer) == 1);
+  CHECK(p.adds_up());
+  p.release(span);
+  p.heap.trim();
   CHECK(p.adds_up());
 }
 
@@ -1349,6 +1620,10 @@ class Everything {
     release(1);
     release(3);
     acquire_large(70, 1);
+    acquire_large(1, 1);
+    release(8);
+    fill_large(300);
+    resize(spans.size() - 1, 200);
     p.heap.trim();
     check();
     release(0);
@@ -1382,6 +1657,7 @@ class Everything {
   }
   void acquire_small(unsigned cls) { add(p.small(cls)); }
   void acquire_large(std::size_t pages, std::size_t alignment) { add(p.large(pages, alignment)); }
+  void fill_large(std::size_t pages) { add(p.filled(pages)); }
   void resize(std::size_t i, std::size_t pages) {
     if (spans[i] == nullptr) return;
     if (p.heap.resize_in_place(spans[i], PageCount{pages})) {

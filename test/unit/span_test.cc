@@ -18,10 +18,9 @@ constexpr SpanState kStates[] = {kFree, kKept, kReturning, kReturned, kSmall, kL
 
 // The drawing of the states, once more.
 const std::set<std::pair<SpanState, SpanState>> kLegal = {
-    {kFree, kReturning},  {kFree, kSmall},     {kFree, kLarge},     {kReturning, kReturned},
-    {kReturning, kFree},  {kReturned, kSmall}, {kReturned, kLarge}, {kSmall, kKept},
-    {kKept, kSmall},      {kKept, kFree},      {kLarge, kFree},     {kLarge, kReturned},
-    {kLarge, kReturning},
+    {kFree, kReturning}, {kFree, kSmall},     {kFree, kLarge},     {kReturning, kReturned},
+    {kReturning, kFree}, {kReturned, kSmall}, {kReturned, kLarge}, {kSmall, kKept},
+    {kKept, kSmall},     {kKept, kFree},      {kLarge, kFree},     {kLarge, kReturned},
 };
 
 Span span_in(SpanState state) { return {PageId{100}, PageCount{4}, state}; }

@@ -181,7 +181,10 @@ struct Pages {
     heap.init(os, arena, *map, options);
   }
   Span* large(std::size_t pages, std::size_t alignment = 1) {
-    return heap.acquire_large(PageCount{pages}, PageCount{alignment});
+    return heap.acquire_large(PageCount{pages}, PageCount{alignment}, PageHeap::Fill::kNo);
+  }
+  Span* filled(std::size_t pages) {
+    return heap.acquire_large(PageCount{pages}, kOnePage, PageHeap::Fill::kYes);
   }
   bool release(Span* span) {
     return heap.release_large(span->start.ptr()).verdict == Verdict::kLive;
