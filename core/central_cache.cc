@@ -256,11 +256,13 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
 
 // --- Under the lock ----------------------------------------------------------------------------
 
-// Each object in the store may keep a span from going back, so it holds no more than a fraction of
-// what the class has in use.
+// Each object in the store may keep a span from going back, and the next refill takes it, however
+// full its span. So it holds no more than a fraction of what the class has in use, and of objects
+// that are few in a span next to none.
 std::size_t CentralCache::store_room_locked() const {
+  const std::size_t least = std::min<std::size_t>(kMinStored, size_class().batch / 4U);
+  if (size_class().bytes > kMaxStored) return least;
   const std::size_t away = spans_ * size_class().objects - free_objects_ - stored_;
-  const std::size_t least = std::min(kMinStored, kMinStoredBytes / size_class().bytes);
   return std::min(store_capacity(), least + away / 4);
 }
 

@@ -70,10 +70,10 @@ inline constexpr std::uint32_t kTickMs = 16;
 
 // --- Central caches ----------------------------------------------------------------------------
 
-// Objects, and bytes of them, that the store of a class may hold when the class has next to none in
-// use. Each may keep a span.
+// Objects that the store of a class may hold when the class has next to none in use, or a quarter
+// of a batch if that is less; and the longest, in bytes, of which it ever holds more.
 inline constexpr std::size_t kMinStored = 8;
-inline constexpr std::size_t kMinStoredBytes = 16 * 1024;
+inline constexpr std::size_t kMaxStored = 512;
 
 // Bytes of the spans that a class takes from the page heap at a time when it has many: objects that
 // are allocated in a row then lie in a row, for the prefetcher and the TLB.

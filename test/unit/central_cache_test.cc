@@ -73,6 +73,7 @@ struct OneClass {
 
 constexpr unsigned kClass48 = class_of(48);          // many objects in a page
 constexpr unsigned kClass8 = class_of(8);            // the most
+constexpr unsigned kClass512 = class_of(kMaxStored);
 constexpr unsigned kClass1024 = class_of(1024);      // one bitmap word
 constexpr unsigned kClassLargest = kNumClasses - 1;  // one object in a span
 static_assert(kSizeClasses[kClass1024].objects <= 64 && kSizeClasses[kClass48].objects > 64);
@@ -242,7 +243,7 @@ TEST_CASE("central cache: a stored batch is handed out again as it is", "[I7]") 
 }
 
 TEST_CASE("central cache: what the store has no room for goes into the spans", "[I7][I8]") {
-  OneClass c(kClass1024);
+  OneClass c(kClass512);
   const std::size_t room = 2 * std::size_t{c.size().batch};
   const Objects objects = c.refill(5 * room);
   const auto part = [&](std::size_t from, std::size_t to) {
@@ -259,7 +260,7 @@ TEST_CASE("central cache: what the store has no room for goes into the spans", "
 }
 
 TEST_CASE("central cache: as less is in use the store holds less, and spans go back", "[I7][I8]") {
-  OneClass c(kClass1024);
+  OneClass c(kClass512);
   const std::size_t batch = c.size().batch;
   Objects objects = c.refill(10 * batch);
   std::size_t most = 0;
@@ -276,12 +277,25 @@ TEST_CASE("central cache: as less is in use the store holds less, and spans go b
   c.t.check();
 }
 
+TEST_CASE("central cache: of longer objects the store holds few, however many are in use", "[I8]") {
+  for (const unsigned cls : {kClass512 + 1, kClass1024, class_of(8192)}) {
+    OneClass c(cls);
+    const std::size_t batch = c.size().batch;
+    Objects objects = c.refill(20 * batch);
+    for (std::size_t done = 0; done < objects.size() / 2; ++done) {
+      c.central.spill(objects.data() + done, 1, {Caller::kFree});
+      REQUIRE(c.central.stats().stored <= std::min<std::size_t>(kMinStored, batch / 4U));
+    }
+    c.t.check();
+  }
+}
+
 TEST_CASE("central cache: with nothing in use the store holds little, in bytes as well", "[I8]") {
   for (const unsigned cls : {kClass48, kClass1024, class_of(8192), kClassLargest}) {
     OneClass c(cls);
     for (void* const object : c.refill(24)) c.spill({object});
     const CentralStats s = c.central.stats();
-    CHECK(s.stored == std::min(kMinStored, kMinStoredBytes / c.size().bytes));
+    CHECK(s.stored == std::min<std::size_t>(kMinStored, c.size().batch / 4U));
     CHECK(s.free + s.stored == s.objects);
     c.t.check();
   }
