@@ -71,8 +71,8 @@ struct OneClass {
   CentralCache& central;
 };
 
-constexpr unsigned kClass48 = class_of(48);          // many objects in a page
-constexpr unsigned kClass8 = class_of(8);            // the most
+constexpr unsigned kClass48 = class_of(48);  // many objects in a page
+constexpr unsigned kClass8 = class_of(8);    // the most
 constexpr unsigned kClass512 = class_of(kMaxStored);
 constexpr unsigned kClass1024 = class_of(1024);      // one bitmap word
 constexpr unsigned kClassLargest = kNumClasses - 1;  // one object in a span
