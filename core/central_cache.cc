@@ -65,11 +65,13 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
 }
 
 void CentralCache::spill(void** objects, std::size_t count, Call call) {
+  const bool may_fit = count <= store_capacity();
   void** store = store_.load(std::memory_order_acquire);
-  if (store == nullptr) store = make_store();
+  if (store == nullptr && may_fit) store = make_store();
   // What the store may take is marked outside the lock. The rest is marked and put into spans in
   // one walk; also where bad pointers are ignored, since their spans may be on their way out.
-  const bool for_store = !store_is_full_.load(std::memory_order_relaxed) && !base_.bad->ignored();
+  const bool for_store =
+      may_fit && !store_is_full_.load(std::memory_order_relaxed) && !base_.bad->ignored();
   bool all_good = true;
   if (for_store && !mark_home(objects, count)) report_tagged(objects, count, call);
   SpanList empties;
@@ -260,10 +262,8 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
 // full its span. So it holds no more than a fraction of what the class has in use, and of objects
 // that are few in a span next to none.
 std::size_t CentralCache::store_room_locked() const {
-  const std::size_t least = std::min<std::size_t>(kMinStored, size_class().batch / 4U);
-  if (size_class().bytes > kMaxStored) return least;
   const std::size_t away = spans_ * size_class().objects - free_objects_ - stored_;
-  return std::min(store_capacity(), least + away / 4);
+  return std::min(store_capacity(), least_stored() + away / 4);
 }
 
 // Moves the span to the list that fits. What was returned may have memory from now on.

@@ -21,6 +21,7 @@
 //                 one whose pages are being returned is in a list of these, any other in none.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -163,7 +164,12 @@ class alignas(64) CentralCache {
       MINITC_REQUIRES(lock_);
   std::size_t store_room_locked() const MINITC_REQUIRES(lock_);
   const char* violation_of_locked(Span& span) const MINITC_REQUIRES(lock_);
-  std::size_t store_capacity() const { return 2 * std::size_t{size_class().batch}; }
+  std::size_t least_stored() const {
+    return std::min<std::size_t>(kMinStored, size_class().batch / 4U);
+  }
+  std::size_t store_capacity() const {
+    return size_class().bytes > kMaxStored ? least_stored() : 2 * std::size_t{size_class().batch};
+  }
 
   RankedLock<LockRank::kCentral> lock_;
 

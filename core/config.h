@@ -45,7 +45,7 @@ inline constexpr std::size_t kFirstCachedObjects = 4;
 inline constexpr std::size_t kFirstCachedBytes = 128;
 // Objects that move between tiers at a time, at most.
 inline constexpr std::size_t kMaxBatch = 64;
-inline constexpr std::size_t kMaxBatchBytes = 64 * 1024;
+inline constexpr std::size_t kMaxBatchBytes = 72 * 1024;
 // Objects that a thread that allocates nothing frees before it gets a cache. libc frees a few when
 // a thread is past its end, which must not give it one.
 inline constexpr std::uint32_t kLoneFrees = 128;
