@@ -140,6 +140,8 @@ inline constexpr std::size_t kMaxTries = 16;
 inline constexpr std::size_t kMaxMoved = 16384;
 // No more blocks are filled from so many on.
 inline constexpr std::size_t kMaxFilled = kMaxMoved / 4;
+// Fills in a row that the OS refuses, until no more are tried.
+inline constexpr std::uint32_t kMaxRefused = 8;
 // Moves whose target was lost, until no more are tried.
 inline constexpr std::size_t kMaxLost = 4;
 

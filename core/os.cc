@@ -16,6 +16,9 @@
 #ifndef MADV_POPULATE_WRITE  // Linux 5.14
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef MADV_COLD  // Linux 5.4
+#define MADV_COLD 20
+#endif
 #ifndef MREMAP_DONTUNMAP  // Linux 5.7
 #define MREMAP_DONTUNMAP 4
 #endif
@@ -142,7 +145,7 @@ Move remap(void* from, std::size_t bytes, void* to, std::size_t to_bytes, int fl
       system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(to_bytes),
                   MREMAP_MAYMOVE | MREMAP_FIXED | flags, as_long(to));
   if (!failed(result)) return Move::kDone;
-  if (result != -EFAULT && result != -ENOMEM) return Move::kRefused;
+  if (result != -EFAULT && result != -ENOMEM && result != -EAGAIN) return Move::kRefused;
   return map_hole(to, to_bytes) ? Move::kRefused : Move::kTargetLost;
 }
 
@@ -154,9 +157,17 @@ Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
 
 bool renew(void* start, std::size_t bytes) { return map(start, bytes, MAP_FIXED) == start; }
 
+// MADV_COLD changes nothing that shows, and is refused for locked memory.
+bool is_locked(const char* page) {
+  return failed(system_call(SYS_madvise, as_long(page), static_cast<long>(kPageBytes), MADV_COLD));
+}
+
 // What stays at `from` reads as zeros. It is mapped over, so that it is no mapping of its own any
-// more, and since an emulator may think that it is gone.
+// more, and since an emulator may think that it is gone; if that is refused it is still there.
+// MREMAP_DONTUNMAP unlocks all of the source's mapping, also what is not moved.
 Move transfer(void* from, std::size_t bytes, void* to) {
+  const char* const start = static_cast<const char*>(from);
+  if (is_locked(start) || is_locked(start + bytes - kPageBytes)) return Move::kRefused;
   const Move result = remap(from, bytes, to, bytes, MREMAP_DONTUNMAP);
   if (result == Move::kDone) renew(from, bytes);
   return result;

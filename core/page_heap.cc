@@ -265,13 +265,7 @@ void PageHeap::put_back_locked(Span* span, SpanState state) {
   span->become(state);
   free_filled_locked(span);
   if (span->length == PageCount{}) return arena_->destroy(span);
-  insert_freed_locked(span);
-}
-
-void PageHeap::insert_freed_locked(Span* run) {
-  // Shortened in place it may end inside a kernel page, whose rest is another's.
-  if (!is_whole(run->start, run->length)) set_mapping_locked(run, 0);
-  insert_locked(coalesce_locked(run));
+  insert_locked(coalesce_locked(span));
 }
 
 Finding PageHeap::find_locked(const void* ptr) {
@@ -297,7 +291,7 @@ void PageHeap::drop_locked(Span* span) {
 // Its addresses are not the heap's any more.
 void PageHeap::forget_locked(Span* run) {
   stats_.mapped -= run->length;
-  set_mapping_locked(run, 0);
+  end_mapping_locked(run);
   map_->clear_ends(run);
   arena_->destroy(run);
 }

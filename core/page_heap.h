@@ -166,6 +166,7 @@ class PageHeap {
   void take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) MINITC_REQUIRES(lock_);
   Span* take_locked(PageCount pages, PageCount alignment, Fill fill) MINITC_REQUIRES(lock_);
   Span* join_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  Span* take_neighbours_locked(PageCount pages) MINITC_REQUIRES(lock_);
   void keep_locked(Span* span) MINITC_REQUIRES(lock_);
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* fit_committed_locked(PageCount pages) MINITC_REQUIRES(lock_);
@@ -203,21 +204,24 @@ class PageHeap {
   void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
   // What renew() maps over forgets what was asked for; what is only offered may be gone.
   bool may_fill_locked(Fill fill) const MINITC_REQUIRES(lock_) {
-    return fill == Fill::kYes && !fill_refused_ && !offers_ && huge_pages_ == Options::kAuto;
+    return fill == Fill::kYes && fills_refused_ < kMaxRefused && may_move_locked(kMaxFilled) &&
+           !offers_ && huge_pages_ == Options::kAuto;
   }
   void begin_fill_locked(const Span* span, Filling& filling) MINITC_REQUIRES(lock_);
   bool end_fill(Span* span, const Filling& filling) MINITC_EXCLUDES(lock_);
   void free_filled_locked(Span* span) MINITC_REQUIRES(lock_);
   Span* split_large_locked(Span* span, PageCount pages) MINITC_REQUIRES(lock_);
-  void insert_freed_locked(Span* run) MINITC_REQUIRES(lock_);
   bool may_move_locked(std::size_t most) const MINITC_REQUIRES(lock_);
-  std::uint16_t new_mapping_locked() MINITC_REQUIRES(lock_);
-  void set_mapping_locked(Span* run, std::uint16_t mapping) MINITC_REQUIRES(lock_);
+  void begin_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
+  void end_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
+  void part_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
+  std::size_t parts_beside_locked(const Span* run) const MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
   void forget_locked(Span* run) MINITC_REQUIRES(lock_);
-  // A mapping of its own goes with its pages, so that mappings do not add up.
+  // A mapping of its own goes with its pages, so that mappings do not add up. Where there are too
+  // many already, it may stay.
   bool give_back(const Span* run) const {
-    if (run->mapping != 0) return os_->renew(run->start.ptr(), run->length.bytes());
+    if (run->mapping != 0 && os_->renew(run->start.ptr(), run->length.bytes())) return true;
     return give_back(run->start.ptr(), run->length.bytes());
   }
   bool give_back(void* start, std::size_t bytes) const {
@@ -261,10 +265,10 @@ class PageHeap {
   PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
   std::atomic<bool> is_pressed_{false};
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
-  bool fill_refused_ MINITC_GUARDED_BY(lock_) = false;       // by the OS
-  std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;  // of moved runs
-  std::size_t moved_runs_ MINITC_GUARDED_BY(lock_) = 0;      // spans with a `mapping`
-  std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;    // of moves
+  std::uint32_t fills_refused_ MINITC_GUARDED_BY(lock_) = 0;  // by the OS, in a row
+  std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;   // of moved runs
+  std::size_t mappings_ MINITC_GUARDED_BY(lock_) = 0;         // of moved pages
+  std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;     // of moves
 };
 
 }  // namespace minitc

@@ -29,8 +29,9 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
     case Move::kDone:
       break;
   }
-  set_mapping_locked(from, 0);
-  set_mapping_locked(to, new_mapping_locked());
+  end_mapping_locked(from);
+  end_mapping_locked(to);
+  begin_mapping_locked(to);
   if (result == Move::kSourceLost) {
     drop_locked(from);
   } else {
@@ -45,7 +46,7 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
 // kReturning until end_fill(). Its last part is the shortest run that is long enough.
 void PageHeap::begin_fill_locked(const Span* span, Filling& filling) {
   PageId at = span->start;
-  for (PageCount lacks = span->length; filling.count < kMostParts && may_move_locked(kMaxFilled);) {
+  for (PageCount lacks = span->length; filling.count < kMostParts;) {
     Span* run = free_.best_fit(lacks);
     if (run == nullptr) run = free_.longest();
     if (run == nullptr) return;
@@ -57,7 +58,6 @@ void PageHeap::begin_fill_locked(const Span* span, Filling& filling) {
     Span* const target = describe_locked(at, part, SpanState::kFree);
     if (target == nullptr) return insert_locked(coalesce_locked(run));
     begin_return_locked(run);
-    set_mapping_locked(target, new_mapping_locked());
     filling.runs[filling.count] = run;
     filling.targets[filling.count++] = target;
     filling.pages += part;
@@ -81,22 +81,24 @@ bool PageHeap::end_fill(Span* span, const Filling& filling) {
   for (std::size_t i = 0; i < filling.count; ++i) {
     Span* const target = filling.targets[i];
     if (i < done + is_lost) {
+      begin_mapping_locked(target);
       target->next = span->next;
       span->next = target;
     } else {
-      set_mapping_locked(target, 0);
       arena_->destroy(target);
     }
     end_return_locked(filling.runs[i], i < done);
   }
   if (done != 0) span->zero = false;
-  if (result == Move::kRefused) fill_refused_ = true;
+  fills_refused_ = result == Move::kRefused ? fills_refused_ + 1 : 0;
   if (!is_lost) return true;
   ++lost_targets_;
   stats_.large -= span->length;
   --stats_.large_count;
+  --stats_.large_acquired;
+  stats_.large_acquired_pages -= span->length;
   put_back_locked(span, SpanState::kFree);
-  Span* const lost = filling.targets[done];  // joined nothing
+  Span* const lost = filling.targets[done];  // a mapping of its own, which joined nothing
   free_.remove(lost);
   forget_locked(lost);
   return false;
@@ -125,8 +127,8 @@ Span* PageHeap::split_large_locked(Span* span, PageCount pages) {
   }
   span->next = run;
   if (part != nullptr) {
-    set_mapping_locked(part, run->mapping);
     run->length -= part->length;
+    if (run->mapping != 0) begin_mapping_locked(part);
     part->next = tail->next;
     tail->next = part;
   }
@@ -144,26 +146,43 @@ void PageHeap::free_filled_locked(Span* span) {
     span->start = span->start + run->length;
     span->length -= run->length;
     map_->set_ends(run);
-    insert_freed_locked(run);
+    insert_locked(coalesce_locked(run));
   }
   if (span->length != PageCount{}) map_->set_ends(span);
 }
 
 bool PageHeap::may_move_locked(std::size_t most) const {
-  return moved_runs_ < most && lost_targets_ < kMaxLost;
+  return mappings_ < most && lost_targets_ < kMaxLost;
 }
 
-// A number for what is a mapping of its own now. They come again after 65,535; should two such be
+// `run` is a mapping of its own from now on. Numbers come again after 65,535; should two such be
 // neighbours, the kernel refuses to move what they have become.
-std::uint16_t PageHeap::new_mapping_locked() {
+void PageHeap::begin_mapping_locked(Span* run) {
   if (++last_mapping_ == 0) ++last_mapping_;
-  return last_mapping_;
+  run->mapping = last_mapping_;
+  ++mappings_;
 }
 
-void PageHeap::set_mapping_locked(Span* run, std::uint16_t mapping) {
-  moved_runs_ += (mapping != 0);
-  moved_runs_ -= (run->mapping != 0);
-  run->mapping = mapping;
+// `run` is none any more, nor part of one: what is left of that lies before it, behind it or both.
+void PageHeap::end_mapping_locked(Span* run) {
+  if (run->mapping == 0) return;
+  mappings_ += parts_beside_locked(run);
+  --mappings_;
+  run->mapping = 0;
+}
+
+// A part of a mapping becomes one of its own, as the spans in a filled one are seen by no other.
+void PageHeap::part_mapping_locked(Span* run) {
+  if (run->mapping != 0 && parts_beside_locked(run) != 0) begin_mapping_locked(run);
+}
+
+std::size_t PageHeap::parts_beside_locked(const Span* run) const {
+  std::size_t parts = 0;
+  for (const Span* const other :
+       {map_->span_at(run->start - kOnePage), map_->span_at(run->end())}) {
+    if (other != nullptr && other->mapping == run->mapping) ++parts;
+  }
+  return parts;
 }
 
 }  // namespace minitc

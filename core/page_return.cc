@@ -98,7 +98,7 @@ void PageHeap::begin_return_locked(Span* run) {
 void PageHeap::end_return_locked(Span* run, bool returned) {
   returning_runs_.remove(run);
   returning_ -= run->length;
-  if (returned) set_mapping_locked(run, 0);
+  if (returned) end_mapping_locked(run);
   run->become(returned ? SpanState::kReturned : SpanState::kFree);
   insert_locked(coalesce_locked(run));
   returns_.fetch_add(1, std::memory_order_relaxed);

@@ -9,6 +9,9 @@ namespace minitc {
 Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
   const PageCount wanted = pages + alignment - kOnePage;
   Span* run = fit_committed_locked(wanted);
+  if (run == nullptr && wanted == pages && may_fill_locked(fill)) {
+    if (Span* const span = take_neighbours_locked(pages); span != nullptr) return span;
+  }
   if (run == nullptr && !may_commit_locked(pages)) return nullptr;
   if (run == nullptr && !may_fill_locked(fill)) run = join_locked(wanted);
   if (run == nullptr) run = returned_.best_fit(wanted);
@@ -120,6 +123,55 @@ Span* PageHeap::join_locked(PageCount pages) {
   return free_.best_fit(pages);
 }
 
+// A span of several free runs in a row, which differ in their mappings: a block that was filled
+// comes back as it was freed. They are the longest and those beside it; null if that is too short.
+Span* PageHeap::take_neighbours_locked(PageCount pages) {
+  const auto free_at = [this](PageId page) {
+    Span* const span = map_->span_at(page);
+    return span != nullptr && span->state == SpanState::kFree ? span : nullptr;
+  };
+  Span* first = free_.longest();
+  if (first == nullptr) return nullptr;
+  Span* last = first;
+  PageCount sum = first->length;
+  for (Span* run; sum < pages && (run = free_at(first->start - kOnePage)) != nullptr; first = run) {
+    sum += run->length;
+  }
+  for (Span* run; sum < pages && (run = free_at(last->end())) != nullptr; last = run) {
+    sum += run->length;
+  }
+  if (sum < pages) return nullptr;
+  // A description may take a free run for metadata.
+  const auto for_each = [&](auto&& visit) {
+    for (Span *run = first, *next; run != nullptr; run = next) {
+      next = run == last ? nullptr : map_->span_at(run->end());
+      visit(run);
+    }
+  };
+  for_each([this](Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS { free_.remove(run); });
+  Span* const span = describe_locked(first->start, pages, SpanState::kFree);
+  // What is too much is less than the last has: that was needed, or is the longest.
+  const PageCount surplus = sum - pages;
+  Span* rest = nullptr;
+  if (span != nullptr && surplus != PageCount{}) {
+    rest = split_locked(last, last->length - surplus);
+  }
+  if (span == nullptr || (rest == nullptr && surplus != PageCount{})) {
+    if (span != nullptr) arena_->destroy(span);
+    for_each([this](Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS { insert_locked(run); });
+    return nullptr;
+  }
+  if (rest != nullptr) insert_locked(rest);
+  for (Span* const end : {first, last}) part_mapping_locked(end);
+  for_each([&](Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    map_->clear_ends(run);
+    run->next = span->next;
+    span->next = run;
+  });
+  map_->set_ends(span);
+  return span;
+}
+
 bool PageHeap::grow_locked(PageCount pages) {
   PageCount chunk{std::clamp(stats_.mapped.value / 8, kMinChunkPages, kMaxChunkPages)};
   // Large requests of one length leave no rest at a chunk's end, which no later chunk would make
@@ -170,7 +222,6 @@ bool PageHeap::feed_arena_locked() {
   run->start = run->start + pages;
   run->length -= pages;
   if (run->length == PageCount{}) {
-    set_mapping_locked(run, 0);
     arena_->destroy(run);
   } else {
     map_->set_ends(run);
@@ -185,7 +236,7 @@ Span* PageHeap::split_locked(Span* run, PageCount pages) {
   MINITC_ASSERT(pages != PageCount{} && pages < run->length);
   Span* const rest = describe_locked(run->start + pages, run->length - pages, run->state);
   if (rest == nullptr) return nullptr;
-  set_mapping_locked(rest, run->mapping);
+  rest->mapping = run->mapping;
   run->length = pages;
   map_->set_ends(run);
   map_->set_ends(rest);
@@ -227,7 +278,6 @@ void PageHeap::merge_locked(Span* run, Span* other) {
   run->start = std::min(run->start, other->start);
   run->length += other->length;
   map_->set_ends(run);
-  set_mapping_locked(other, 0);
   arena_->destroy(other);
 }
 

@@ -363,6 +363,22 @@ TEST_CASE("os: transferred pages leave zeros, and no mapping of their own where 
   CHECK(os.release(far, 4 * kBytes));
 }
 
+TEST_CASE("os: what is locked is not transferred, and stays locked", "[kernel]") {
+  const Os os = kernel_os();
+  char* const from = reserve(os, 2 * kBytes);
+  char* const to = reserve(os, kBytes);
+  memset(from, 5, 2 * kBytes);
+  // Directly: a sanitizer would do nothing.
+  if (syscall(SYS_mlock, from, 2 * kBytes) != 0) return;  // no more is allowed here
+  for (const std::size_t offset : {std::size_t{0}, kBytes}) {
+    CHECK(os.transfer(from + offset, kBytes, to) == Move::kRefused);
+  }
+  CHECK(all_bytes_are(from, 2 * kBytes, 5));
+  CHECK(madvise(from, os.page_bytes, MADV_COLD) != 0);  // refused for what is locked
+  CHECK(os.release(from, 2 * kBytes));
+  CHECK(os.release(to, kBytes));
+}
+
 TEST_CASE("os: a transfer that fails says what it left of source and target", "[kernel]") {
   const Os os = kernel_os();
   char* const from = reserve(os, kBytes);
