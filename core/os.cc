@@ -158,7 +158,7 @@ Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
 bool renew(void* start, std::size_t bytes) { return map(start, bytes, MAP_FIXED) == start; }
 
 // MADV_COLD changes nothing that shows, and is refused for locked memory.
-bool is_locked(const char* page) {
+bool is_locked(const void* page) {
   return failed(system_call(SYS_madvise, as_long(page), static_cast<long>(kPageBytes), MADV_COLD));
 }
 
@@ -166,8 +166,7 @@ bool is_locked(const char* page) {
 // more, and since an emulator may think that it is gone; if that is refused it is still there.
 // MREMAP_DONTUNMAP unlocks all of the source's mapping, also what is not moved.
 Move transfer(void* from, std::size_t bytes, void* to) {
-  const char* const start = static_cast<const char*>(from);
-  if (is_locked(start) || is_locked(start + bytes - kPageBytes)) return Move::kRefused;
+  if (is_locked(from)) return Move::kRefused;
   const Move result = remap(from, bytes, to, bytes, MREMAP_DONTUNMAP);
   if (result == Move::kDone) renew(from, bytes);
   return result;
