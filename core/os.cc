@@ -138,8 +138,8 @@ bool map_hole(void* start, std::size_t bytes) {
 }
 
 // The kernel refuses a range of several mappings with EFAULT, until Linux 6.16 after it has
-// unmapped the target. If the target can't be mapped again, it may be as it was, or another
-// thread's by now: it is given up.
+// unmapped the target, later only if the length changes. If the target can't be mapped again, it
+// may be as it was, or another thread's by now: it is given up.
 Move remap(void* from, std::size_t bytes, void* to, std::size_t to_bytes, int flags) {
   const long result =
       system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(to_bytes),

@@ -165,6 +165,7 @@ class PageHeap {
   bool acquire(PageCount pages, Take&& take) MINITC_EXCLUDES(lock_);
   void take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) MINITC_REQUIRES(lock_);
   Span* take_locked(PageCount pages, PageCount alignment, Fill fill) MINITC_REQUIRES(lock_);
+  Span* run_at_locked(PageId page, SpanState state) const MINITC_REQUIRES(lock_);
   Span* join_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_neighbours_locked(PageCount pages) MINITC_REQUIRES(lock_);
   void keep_locked(Span* span) MINITC_REQUIRES(lock_);

@@ -82,8 +82,7 @@ bool PageHeap::end_fill(Span* span, const Filling& filling) {
     Span* const target = filling.targets[i];
     if (i < done + is_lost) {
       begin_mapping_locked(target);
-      target->next = span->next;
-      span->next = target;
+      span->add_part(target);
     } else {
       arena_->destroy(target);
     }
@@ -121,16 +120,14 @@ Span* PageHeap::split_large_locked(Span* span, PageCount pages) {
   }
   for (Span* other = span->next; other != run;) {
     Span* const next = other->next;
-    other->next = tail->next;
-    tail->next = other;
+    tail->add_part(other);  // the other way round, but it is about to be freed
     other = next;
   }
   span->next = run;
   if (part != nullptr) {
     run->length -= part->length;
     if (run->mapping != 0) begin_mapping_locked(part);
-    part->next = tail->next;
-    tail->next = part;
+    tail->add_part(part);
   }
   return tail;
 }

@@ -92,17 +92,19 @@ Span* PageHeap::fit_committed_locked(PageCount pages) {
   return free_.best_fit(pages);
 }
 
+// The run in `state` that ends or begins with `page`, or null.
+Span* PageHeap::run_at_locked(PageId page, SpanState state) const {
+  Span* const span = map_->span_at(page);
+  return span != nullptr && span->state == state ? span : nullptr;
+}
+
 // The longest committed run, with what it lacks from returned ones beside it: less new memory than
 // a returned run. Null if it is short of more than half, or if they are too short.
 Span* PageHeap::join_locked(PageCount pages) {
   Span* const run = free_.longest();
   if (run == nullptr || run->mapping != 0 || run->length + run->length < pages) return nullptr;
-  const auto returned_at = [this](PageId page) {
-    Span* const span = map_->span_at(page);
-    return span != nullptr && span->state == SpanState::kReturned ? span : nullptr;
-  };
-  Span* const before = returned_at(run->start - kOnePage);
-  Span* const after = returned_at(run->end());
+  Span* const before = run_at_locked(run->start - kOnePage, SpanState::kReturned);
+  Span* const after = run_at_locked(run->end(), SpanState::kReturned);
   const PageCount lacks = pages - run->length;
   const PageCount from_after = after != nullptr ? std::min(lacks, after->length) : PageCount{};
   const PageCount from_before = lacks - from_after;
@@ -126,18 +128,17 @@ Span* PageHeap::join_locked(PageCount pages) {
 // A span of several free runs in a row, which differ in their mappings: a block that was filled
 // comes back as it was freed. They are the longest and those beside it; null if that is too short.
 Span* PageHeap::take_neighbours_locked(PageCount pages) {
-  const auto free_at = [this](PageId page) {
-    Span* const span = map_->span_at(page);
-    return span != nullptr && span->state == SpanState::kFree ? span : nullptr;
-  };
   Span* first = free_.longest();
   if (first == nullptr) return nullptr;
   Span* last = first;
   PageCount sum = first->length;
-  for (Span* run; sum < pages && (run = free_at(first->start - kOnePage)) != nullptr; first = run) {
+  for (Span* run;
+       sum < pages && (run = run_at_locked(first->start - kOnePage, SpanState::kFree)) != nullptr;
+       first = run) {
     sum += run->length;
   }
-  for (Span* run; sum < pages && (run = free_at(last->end())) != nullptr; last = run) {
+  for (Span* run; sum < pages && (run = run_at_locked(last->end(), SpanState::kFree)) != nullptr;
+       last = run) {
     sum += run->length;
   }
   if (sum < pages) return nullptr;
@@ -165,8 +166,7 @@ Span* PageHeap::take_neighbours_locked(PageCount pages) {
   for (Span* const end : {first, last}) part_mapping_locked(end);
   for_each([&](Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     map_->clear_ends(run);
-    run->next = span->next;
-    span->next = run;
+    span->add_part(run);
   });
   map_->set_ends(span);
   return span;

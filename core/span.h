@@ -84,6 +84,11 @@ struct Span {
   PageId end() const { return start + length; }
   // Whether it and its neighbour `other` may become one run.
   bool joins(const Span& other) const { return state == other.state && mapping == other.mapping; }
+  // A large span begins with `run` as well, which lies behind those that it already begins with.
+  void add_part(Span* run) {
+    run->next = next;
+    next = run;
+  }
   bool is_free() const { return state == SpanState::kFree || state == SpanState::kReturned; }
   void become(SpanState to) {
     MINITC_ASSERT(legal(state, to));  // I2

@@ -795,6 +795,14 @@ struct Gaps : Pages {
       return all_bytes_are(wall->start.ptr(), wall->length.bytes(), 0xab);
     });
   }
+  // Releases `span`; all that is free then goes back to the OS, and nothing else.
+  void check_goes_back(Span* span) {
+    CHECK(release(span));
+    heap.trim();
+    CHECK(free_pages(*this) == 0);
+    CHECK(walls_stand());
+    CHECK(adds_up());
+  }
   std::vector<Span*> walls;
 };
 
@@ -895,10 +903,7 @@ TEST_CASE("page heap: a block that was filled comes back as it was freed, withou
     CHECK(p.adds_up());
   }
   CHECK(p.transfers() == 2);
-  CHECK(p.release(span));
-  p.heap.trim();
-  CHECK(p.walls_stand());
-  CHECK(p.adds_up());
+  p.check_goes_back(span);
 }
 
 TEST_CASE("page heap: pages that filled a span were no miss of the bound") {
@@ -950,11 +955,7 @@ TEST_CASE("page heap: a refused fill leaves zeros") {
   CHECK(holds(span, nth == 2 ? 264 : 0, nth == 2 ? 160 : 424, 0));
   CHECK(free_pages(p) == (nth == 2 ? 160 : 424) + 31);
   CHECK(p.adds_up());
-  CHECK(p.release(span));
-  p.heap.trim();
-  CHECK(free_pages(p) == 0);
-  CHECK(p.walls_stand());
-  CHECK(p.adds_up());
+  p.check_goes_back(span);
 }
 
 TEST_CASE("page heap: when a fill loses a part of its target, another is found", "[I4]") {
@@ -970,11 +971,7 @@ TEST_CASE("page heap: when a fill loses a part of its target, another is found",
   CHECK(in_use(p) == 17 + 424);
   CHECK(p.heap.stats().large_count == 4);
   CHECK(p.adds_up());
-  CHECK(p.release(span));
-  p.heap.trim();
-  CHECK(free_pages(p) == 0);
-  CHECK(p.walls_stand());
-  CHECK(p.adds_up());
+  p.check_goes_back(span);
 }
 
 TEST_CASE("page heap: a filled span can be cut at any page", "[I4]") {
