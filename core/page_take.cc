@@ -112,9 +112,11 @@ Span* PageHeap::join_locked(PageCount pages) {
     return nullptr;
   }
   free_.remove(run);
+  // Both at once, as the description of a rest may take a run of the index for metadata.
+  if (from_before != PageCount{}) returned_.remove(before);
+  if (from_after != PageCount{}) returned_.remove(after);
   const auto add = [&](Span* other, PageCount head, PageCount part)
                        MINITC_NO_THREAD_SAFETY_ANALYSIS {
-                         returned_.remove(other);
                          if (Span* const cut = cut_locked(other, head, part); cut != nullptr)
                            merge_locked(run, cut);
                        };

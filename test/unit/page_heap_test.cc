@@ -385,6 +385,26 @@ TEST_CASE("page heap: without metadata for a rest nothing is joined, and nothing
   CHECK(p.adds_up());
 }
 
+// Cutting what is before it needs a description, and with that pages for metadata.
+TEST_CASE("page heap: what is joined on both sides does not become metadata meanwhile", "[I4]") {
+  const std::size_t donated = PageCount::of_bytes(kMetadataChunkBytes).value;
+  const auto [after, elsewhere] = GENERATE(table<std::size_t, bool>({{0, false}, {1, true}}));
+  Pages p;
+  const auto r = row(p, {30, 30, donated + after, 1, 67 - donated - after});
+  p.release(r[0]);
+  p.release(r[2]);
+  if (elsewhere) p.release(r[4]);
+  p.heap.trim();
+  p.release(r[1]);
+  p.exhaust_metadata();
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  Span* const span = p.large(30 + donated + after + 10);
+  REQUIRE(span != nullptr);
+  fill(span, 0xcd);
+  CHECK(p.donated_bytes() == (elsewhere ? kMetadataChunkBytes : 0));
+  CHECK(p.adds_up());
+}
+
 // --- Small spans --------------------------------------------------------------------------------
 
 TEST_CASE("page heap: small spans that are asked for together are neighbours", "[I4]") {
