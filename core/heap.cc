@@ -332,9 +332,9 @@ void Heap::return_quiet() {
 
 void Heap::tick() {
   const std::uint32_t now = os_.now_ms();
-  std::uint32_t last = ticked_ms_.load(std::memory_order_relaxed);
+  std::uint32_t last = share_.ticked_ms.load(std::memory_order_relaxed);
   if (now - last < kTickMs) return;
-  if (!ticked_ms_.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
+  if (!share_.ticked_ms.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
   const bool is_time = pages_.age(now);
   if (is_time && pages_.returns_quiet()) {
     quiet_next_.store(kNumClasses - 1, std::memory_order_relaxed);

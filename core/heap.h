@@ -182,7 +182,6 @@ class Heap {
   pthread_key_t exit_key_ = 0;
   std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
   alignas(64) CacheShare share_;
-  std::atomic<std::uint32_t> ticked_ms_{0};    // when tick() last did something
   std::atomic<unsigned> quiet_next_{0};        // what return_quiet() goes on with; 0: it is done
   std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;

@@ -113,7 +113,8 @@ void* ThreadCache::refill(unsigned cls) {
   }
   count_slow_call();
   const bool turned = turn(cls, /*to_frees=*/false);
-  grow(cls, turned);
+  const std::uint16_t rested_ms = note_run(cls);
+  if (!grow(cls, turned, rested_ms)) shrink(cls, rested_ms);
   const std::size_t room = capacity(cls);
   const std::size_t batch = kSizeClasses[cls].batch;
   if (room == 0) {
@@ -131,13 +132,15 @@ void ThreadCache::spill(unsigned cls, void* ptr, std::uintptr_t site) {
   count_slow_call();
   if (is_full(cls)) {
     const bool turned = turn(cls, /*to_frees=*/true);
+    const std::uint16_t rested_ms = note_run(cls);
     const std::size_t room = capacity(cls);
     // A thread's first object of a class came from another thread. If it were kept and handed out
     // again, the two might write to one cache line for long.
     const bool is_foreign = room == 0 && turned;
-    if (is_foreign || !grow(cls, turned)) {
+    if (is_foreign || !grow(cls, turned, rested_ms)) {
       if (room == 0) return central(cls).spill(&ptr, 1, {Caller::kFree, site});
       spill_oldest(cls, turned ? room / 2 : room);
+      shrink(cls, rested_ms);
     }
   }
   push(cls, ptr);
@@ -161,14 +164,33 @@ bool ThreadCache::turn(unsigned cls, bool to_frees) {
   return true;
 }
 
-// Doubles the capacity of a class, if its bound, the budget and the arena allow.
-bool ThreadCache::grow(unsigned cls, bool turned) {
+// Notes when a stack ran full or empty; for how long it had not. A span of time that is longer than
+// the clock counts may look short, and costs one growth.
+std::uint16_t ThreadCache::note_run(unsigned cls) {
+  const auto now = static_cast<std::uint16_t>(share_->ticked_ms.load(std::memory_order_relaxed));
+  const auto rested_ms = static_cast<std::uint16_t>(now - ran_ms_[cls]);
+  ran_ms_[cls] = now;
+  return rested_ms;
+}
+
+// Doubles the capacity of a class, if it has none or is in need of more, and its bound, the budget
+// and the arena allow.
+bool ThreadCache::grow(unsigned cls, bool turned, std::uint16_t rested_ms) {
   const SizeClass& c = kSizeClasses[cls];
   const std::size_t max =
       turned ? c.max_cached : std::bit_ceil(std::max<std::size_t>(c.batch, kMinCachedObjects));
   const std::size_t now = capacity(cls);
+  if (now != 0 && rested_ms >= kGrowMs) return false;
   const std::size_t first = std::max(kFirstCachedObjects, kFirstCachedBytes / c.bytes);
   return now < max && set_capacity(cls, now == 0 ? std::min(std::bit_floor(first), max) : now * 2);
+}
+
+// Halves the capacity of a class, if it runs full or empty so rarely that a shorter stack would do,
+// and that would have room.
+void ThreadCache::shrink(unsigned cls, std::uint16_t rested_ms) {
+  const std::size_t now = capacity(cls);
+  if (rested_ms < kShrinkMs || now <= kFirstCachedObjects) return;
+  if (cursor_[cls] - base_[cls] < static_cast<std::ptrdiff_t>(now / 2)) set_capacity(cls, now / 2);
 }
 
 // Adds to what the cache has of the budget, or takes from it. False, and nothing is changed, if too

@@ -8,9 +8,10 @@
 // "cache gone". Class 0, "not a small object", is always so.
 //
 // The pointer arrays are blocks of powers of two that double at each miss and each overflow (slow
-// start) and shrink again: every kScavengePeriod slow calls the floor of each class is raised to
-// half of what is in it; a floor that was never reached by the next time shows slack, which is
-// spilled. Capacity in bytes is drawn from a budget that all threads share.
+// start), if these come in quick succession, and halve if they are rare. Every kScavengePeriod slow
+// calls the floor of each class is raised to half of what is in it; a floor that was never reached
+// by the next time shows slack, which is spilled. Capacity in bytes is drawn from a budget that all
+// threads share.
 //
 // Another thread may park a cache: floors go up and limits down, so that the owner's next malloc or
 // free takes the slow path, where it takes its cache back. If it does not for long, it is idle, and
@@ -43,7 +44,8 @@ struct CacheShare {
   CentralBase base;
   CentralCache* central = nullptr;  // kNumClasses of them
   std::atomic<std::ptrdiff_t> budget_bytes{0};
-  std::atomic<bool> is_short{false};  // a cache was refused capacity
+  std::atomic<bool> is_short{false};        // a cache was refused capacity
+  std::atomic<std::uint32_t> ticked_ms{0};  // the clock when Heap::tick() last did something
 };
 
 class ThreadCache {
@@ -144,7 +146,9 @@ class ThreadCache {
   bool set_capacity(unsigned cls, std::size_t objects);
   bool set_array(unsigned cls, std::size_t objects);
   bool turn(unsigned cls, bool to_frees);
-  bool grow(unsigned cls, bool turned);
+  std::uint16_t note_run(unsigned cls);
+  bool grow(unsigned cls, bool turned, std::uint16_t rested_ms);
+  void shrink(unsigned cls, std::uint16_t rested_ms);
   void spill_array(unsigned cls, void** objects, std::size_t count);
   void spill_oldest(unsigned cls, std::size_t count);
   void count_slow_call();
@@ -158,8 +162,9 @@ class ThreadCache {
   void** floor_[kNumClasses] = {};
   void** limit_[kNumClasses] = {};
   void** base_[kNumClasses] = {};
-  std::uint8_t width_[kNumClasses] = {};                  // bit width of the capacity
-  std::uint64_t in_use_[(kNumClasses + 63) / 64] = {};    // bit cls: the class has an array
+  std::uint8_t width_[kNumClasses] = {};                // bit width of the capacity
+  std::uint16_t ran_ms_[kNumClasses] = {};              // the clock when it last ran full or empty
+  std::uint64_t in_use_[(kNumClasses + 63) / 64] = {};  // bit cls: the class has an array
   std::uint64_t ran_full_[(kNumClasses + 63) / 64] = {};  // bit cls: full the last time, not empty
   std::uint32_t slow_calls_ = 0;                          // since the last look at slack
   std::uint32_t parked_ms_ = 0;

@@ -195,6 +195,46 @@ TEST_CASE("thread cache: a class that runs full and empty in turn doubles, up to
   }
 }
 
+TEST_CASE("thread cache: a class that rarely runs full or empty has little room", "[I7][I9][I10]") {
+  const bool to_frees = GENERATE(true, false);
+  CAPTURE(to_frees);
+  Cached c;
+  const unsigned cls = kClass1024;
+  const auto run = [&](std::uint32_t rested_ms) {
+    c.t.share.ticked_ms += rested_ms;
+    if (to_frees) {
+      c.fill_beyond(cls);
+    } else {
+      while (!c.cache.is_empty(cls)) c.others.push_back(c.cache.pop(cls));
+      c.others.push_back(c.cache.refill(cls));
+    }
+    c.check();
+    return c.capacity(cls);
+  };
+  while (run(0) == 0) {  // the first that is freed came from another thread
+  }
+  for (int i = 0; i < 10; ++i) CHECK(run(kGrowMs) == first_room(cls));
+  for (std::size_t room = first_room(cls); room < one_way_room(cls); room *= 2) {
+    CHECK(run(kGrowMs - 1) == 2 * room);
+  }
+  CHECK(run(kShrinkMs - 1) == one_way_room(cls));
+  for (std::size_t room = one_way_room(cls); room > first_room(cls); room /= 2) {
+    CHECK(run(kShrinkMs) == room / 2);
+  }
+  CHECK(run(kShrinkMs) == first_room(cls));
+}
+
+TEST_CASE("thread cache: room that half of the objects would fill stays", "[I9]") {
+  Cached c;
+  c.widen(kClass1024);
+  const std::size_t room = c.capacity(kClass1024);
+  c.t.share.ticked_ms += kShrinkMs;
+  c.fill_beyond(kClass1024);  // spills one half
+  c.check();
+  CHECK(c.capacity(kClass1024) == room);
+  CHECK(c.cache.cached_objects(kClass1024) == room / 2 + 1);
+}
+
 TEST_CASE("thread cache: an overfull class spills its oldest half", "[I7][I9]") {
   Cached c;
   const unsigned cls = kClass1024;
