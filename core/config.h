@@ -90,7 +90,7 @@ inline constexpr std::size_t kPopulateShift = 4;
 inline constexpr std::size_t kMaxPopulated = 8 * 1024;
 
 // The free pages of a span that has had about as many free objects, within a factor of two, for so
-// many rounds of age(), less a part of one, are returned.
+// many rounds of age(), less a part of one, are returned; free runs that old are before others.
 inline constexpr std::uint8_t kQuietRounds = 2;
 // Those of so many spans at a time: some 0.1 ms.
 inline constexpr std::size_t kMaxQuiet = 64;
@@ -119,7 +119,7 @@ inline constexpr std::size_t kPeakBoundPart = 10;
 inline constexpr std::size_t kReturnBatch = 16;
 inline constexpr std::size_t kReturnSlackPart = 16;
 // Of pages that nobody has needed for so long, in milliseconds, this part is returned.
-inline constexpr std::uint32_t kAgeMs = 1000;
+inline constexpr std::uint32_t kAgeMs = 250;
 inline constexpr std::size_t kAgedPart = 2;
 // The kernel's huge pages.
 inline constexpr std::size_t kHugePageBytes = 2 * 1024 * 1024;

@@ -178,7 +178,10 @@ class PageHeap {
   bool feed_arena_locked() MINITC_REQUIRES(lock_);
   Span* coalesce_locked(Span* run) MINITC_REQUIRES(lock_);
   void merge_locked(Span* run, Span* other) MINITC_REQUIRES(lock_);
-  void insert_locked(Span* run) MINITC_REQUIRES(lock_) { index_of(run).insert(run); }
+  void insert_locked(Span* run) MINITC_REQUIRES(lock_) {
+    run->listed = round();
+    index_of(run).insert(run);
+  }
   void put_in_use_locked(Span* run, SpanState state, PageCount filled) MINITC_REQUIRES(lock_);
   void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);

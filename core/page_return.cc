@@ -53,9 +53,10 @@ void PageHeap::miss_locked(PageCount pages) {
   missed_ += again;
 }
 
-// The longest committed free run, as kReturning, if there are more free pages than `bound`; of one
-// that has long been free no more than is too much. Only what are whole pages of the kernel: where
-// the user wants huge ones, whole huge pages.
+// The longest committed free run, as kReturning, if there are more free pages than `bound`. Of what
+// has aged it is the longest that has been quiet, if one has, as it is long ones that others are
+// cut from; and no more of it than is too much. Only what are whole pages of the kernel: where the
+// user wants huge ones, whole huge pages.
 Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   if (committed_locked() <= bound) return nullptr;
   // More than is too much, so that long runs come of it; in slices, so that others get the lock.
@@ -66,7 +67,8 @@ Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
     return PageCount{-r->start.value & (unit.value - 1)};
   };
   const auto has_unit = [&](const Span* r) { return r->length >= head_of(r) + unit; };
-  Span* run = free_.longest();
+  Span* run = keep == Keep::kAged ? free_.longest_quiet(round()) : nullptr;
+  if (run == nullptr) run = free_.longest();
   if (!has_unit(run)) {  // then all are short, and one of them may lie better
     run = nullptr;
     free_.for_each([&](Span* other) {

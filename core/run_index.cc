@@ -37,17 +37,34 @@ Span* RunIndex::best_fit(PageCount pages) const {
   return best;
 }
 
-Span* RunIndex::longest() const {
+// Calls is_wanted(run) for the last run of the tree and of each bin, the longest first; the first
+// that is.
+template <typename Test>
+Span* RunIndex::find_longest(Test&& is_wanted) const {
   if (root_ != nullptr) {
     Span* node = root_;
     while (right(node) != nullptr) node = right(node);
-    return node;
+    if (is_wanted(node)) return node;
   }
   for (std::size_t word = kBins / 64; word-- != 0;) {
-    if (occupied_[word] == 0) continue;
-    return bins_[word * 64 + static_cast<std::size_t>(std::bit_width(occupied_[word])) - 1].back();
+    for (std::uint64_t left = occupied_[word]; left != 0;) {
+      const std::size_t bit = static_cast<std::size_t>(std::bit_width(left)) - 1;
+      Span* const run = bins_[word * 64 + bit].back();
+      if (is_wanted(run)) return run;
+      left ^= std::uint64_t{1} << bit;
+    }
   }
   return nullptr;
+}
+
+Span* RunIndex::longest() const {
+  return find_longest([](const Span*) { return true; });
+}
+
+Span* RunIndex::longest_quiet(std::uint8_t round) const {
+  return find_longest([round](const Span* run) {
+    return static_cast<std::uint8_t>(round - run->listed) >= kQuietRounds;
+  });
 }
 
 void RunIndex::insert_long(Span* run) {

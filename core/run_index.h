@@ -1,5 +1,5 @@
 // Free runs by length: exact bins for short ones, a tree ordered by (length, address) for long
-// ones. insert, remove, best_fit and longest take O(log n) or less.
+// ones. All but for_each take O(log n) or less.
 //
 // Thread safety: none; the page heap's lock guards it.
 #pragma once
@@ -20,6 +20,9 @@ class RunIndex {
   Span* best_fit(PageCount pages) const;
   // Among short ones of that length the one that was inserted first. Null if there are none.
   Span* longest() const;
+  // The longest that was listed kQuietRounds before `round`, or earlier, of those that longest()
+  // gives for each bin and for all long ones together. Null if there is none.
+  Span* longest_quiet(std::uint8_t round) const;
 
   // Sum of all lengths.
   PageCount pages() const { return pages_; }
@@ -52,6 +55,8 @@ class RunIndex {
     visit_tree(right(node), visit);
     visit(node);
   }
+  template <typename Test>
+  Span* find_longest(Test&& is_wanted) const;
   void insert_long(Span* run);
   void remove_long(Span* run);
 

@@ -69,7 +69,7 @@ struct Span {
   std::uint8_t cls = 0;          // small, with bitmaps: the size class (class lock)
   std::uint16_t mapping = 0;     // not 0: its pages are moved ones; which mapping of the kernel's
   std::uint16_t free_count = 0;  // small: objects in the span, that is bits set in `free`
-  std::uint8_t listed = 0;       // small, in a list: the PageHeap::round() since when
+  std::uint8_t listed = 0;       // small or free, in a list or an index: PageHeap::round() then
   bool zero : 1 = false;         // in use: its pages were all zero when it was acquired
   Backing backing : 2 = Backing::kResident;  // small
 

@@ -1223,6 +1223,24 @@ TEST_CASE("page heap: what nobody has needed for a second goes back by halves") 
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: of what nobody has needed, runs go back that nobody has taken") {
+  Pages p;
+  const auto r = row(p, {300, 1, 60, 1, 40, 1});
+  std::uint32_t now = 5000;
+  for (const std::size_t i : {0U, 2U, 4U}) p.release(r[i]);
+  p.heap.age(now += kAgeMs);
+  Span* const taken = p.large(300);
+  const PageId start = taken->start;
+  p.heap.age(now += kAgeMs);
+  CHECK(free_pages(p) == 50);
+  p.release(taken);
+  p.heap.age(now += kAgeMs);
+  CHECK(free_pages(p) == 325);
+  CHECK(p.large(300)->start == start);  // has its memory still
+  CHECK(free_pages(p) == 25);
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: a bound that the user has set is not undercut by age") {
   Pages p(4096, PageCount{64}.bytes());
   const auto r = row(p, {64, 1});

@@ -71,6 +71,7 @@ TEST_CASE("run index: an empty one fits nothing") {
     CHECK(index.best_fit(PageCount{pages}) == nullptr);
   }
   CHECK(index.longest() == nullptr);
+  CHECK(index.longest_quiet(kQuietRounds) == nullptr);
   CHECK(index.pages() == PageCount{});
 }
 
@@ -97,6 +98,31 @@ TEST_CASE("run index: of long runs of one length the lowest is taken") {
   CHECK(index.best_fit(PageCount{150}) == &low);
   index.remove(&low);
   CHECK(index.best_fit(PageCount{150}) == &middle);
+}
+
+TEST_CASE("run index: the longest quiet run is found, of long ones only the longest") {
+  RunIndex index;
+  std::deque<Span> runs;
+  const auto add = [&](std::size_t pages, std::uint8_t round) {
+    runs.push_back(run_of(1000 * (runs.size() + 1), pages));
+    runs.back().listed = round;
+    index.insert(&runs.back());
+    return &runs.back();
+  };
+  constexpr std::uint8_t kNow = kQuietRounds + 1;
+  CHECK(index.longest_quiet(kNow) == nullptr);
+  const Span* const two = add(2, 1);
+  CHECK(index.longest_quiet(kNow - 1) == nullptr);
+  CHECK(index.longest_quiet(kNow) == two);
+  add(2, 2);  // in front of the other
+  CHECK(index.longest_quiet(kNow) == two);
+  add(70, 2);
+  const Span* const sixty = add(60, 255);
+  CHECK(index.longest_quiet(kNow) == sixty);
+  const Span* const longer = add(kBins, 1);
+  CHECK(index.longest_quiet(kNow) == longer);
+  add(kBins + 1, 2);
+  CHECK(index.longest_quiet(kNow) == sixty);
 }
 
 TEST_CASE("run index: random runs come and go as in an ordered set", "[I3]") {
