@@ -261,7 +261,7 @@ class PageHeap {
   std::atomic<std::uint32_t> returns_{0};                 // counts ends of returns; a futex word
   bool return_awaited_ MINITC_GUARDED_BY(lock_) = false;  // a thread may sleep on returns_
   PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound, and not taken again
-  PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, twice what was taken again
+  PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, taken again lately
   PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed since the last age()
   PageCount aged_bound_ MINITC_GUARDED_BY(lock_);         // for kAged
   std::uint32_t aged_ms_ MINITC_GUARDED_BY(lock_) = 0;    // when that was

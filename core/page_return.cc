@@ -16,9 +16,9 @@ void PageHeap::adopt_returning() {
 }
 
 // A bound that is too low for a program shows when it takes pages that were given back for the
-// bound: twice as many more are kept, until fewer are needed. But what is in use and what is kept
-// never come to much more than what was in use at the most, so that the peak of the resident set is
-// that of the program.
+// bound: that many more are kept, until fewer are needed. But what is in use and what is kept never
+// come to much more than what was in use at the most, so that the peak of the resident set is that
+// of the program.
 PageCount PageHeap::own_bound_locked(Keep keep) const {
   switch (keep) {
     case Keep::kNothing:
@@ -50,7 +50,7 @@ PageCount PageHeap::bound_locked(Keep keep) const {
 void PageHeap::miss_locked(PageCount pages) {
   const PageCount again = std::min(pages, given_back_);
   given_back_ -= again;
-  missed_ += again + again;
+  missed_ += again;
 }
 
 // The longest committed free run, as kReturning, if there are more free pages than `bound`. Of what

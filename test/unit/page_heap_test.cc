@@ -1188,14 +1188,14 @@ TEST_CASE("page heap: a bound that is too low for a program rises, but not for a
   for (int i = 0; i < 20; ++i) CHECK(round() == warm);
   CHECK(free_pages(p) == kPieces * kPiece);
 
-  // What is freed now is not wanted again. The bound has risen by twice what was missed.
+  // What is freed now is not wanted again.
   for (int i = 0; i < 20; ++i) spans.push_back(p.large(kPieces * kPiece));
   for (Span* const span : spans) p.release(span);
-  CHECK(free_pages(p) * kPageBytes <= 3 * kMinFreeBound);
+  CHECK(free_pages(p) * kPageBytes <= kMinFreeBound);
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: what nobody has needed for a while goes back by halves") {
+TEST_CASE("page heap: what nobody has needed for a second goes back by halves") {
   Pages p;
   constexpr std::size_t kIdle = 2048;
   const auto r = row(p, {kIdle, 1, 300, 1});
