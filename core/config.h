@@ -44,7 +44,8 @@ inline constexpr std::size_t kFirstCachedObjects = 4;
 // Or so many bytes: two cache lines, so that the half that a refill brings shares none.
 inline constexpr std::size_t kFirstCachedBytes = 128;
 // A stack that runs full or empty twice within kGrowMs, in milliseconds, becomes longer; one that
-// did not for kShrinkMs, shorter. So its objects are as few as one slow call in that time allows.
+// did not for kShrinkMs, shorter: slow calls that rare need not be rarer. The clock goes by
+// kTickMs.
 inline constexpr std::uint16_t kGrowMs = 16;
 inline constexpr std::uint16_t kShrinkMs = 48;
 // Objects that move between tiers at a time, at most.

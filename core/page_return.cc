@@ -68,7 +68,7 @@ Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   };
   const auto has_unit = [&](const Span* r) { return r->length >= head_of(r) + unit; };
   Span* run = keep == Keep::kAged ? free_.longest_quiet(round()) : nullptr;
-  if (run == nullptr) run = free_.longest();
+  if (run == nullptr || !has_unit(run)) run = free_.longest();
   if (!has_unit(run)) {  // then all are short, and one of them may lie better
     run = nullptr;
     free_.for_each([&](Span* other) {

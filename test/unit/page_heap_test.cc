@@ -1195,7 +1195,7 @@ TEST_CASE("page heap: a bound that is too low for a program rises, but not for a
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: what nobody has needed for a second goes back by halves") {
+TEST_CASE("page heap: what nobody has needed for a while goes back by halves") {
   Pages p;
   constexpr std::size_t kIdle = 2048;
   const auto r = row(p, {kIdle, 1, 300, 1});
