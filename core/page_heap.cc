@@ -288,11 +288,11 @@ void PageHeap::drop_locked(Span* span) {
   forget_locked(span);
 }
 
-// Its addresses are not the heap's any more.
+// Its addresses are not the heap's any more, or are again: another thread may have been given them.
 void PageHeap::forget_locked(Span* run) {
   stats_.mapped -= run->length;
   end_mapping_locked(run);
-  map_->clear_ends(run);
+  map_->forget_ends(run);
   arena_->destroy(run);
 }
 

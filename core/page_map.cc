@@ -58,6 +58,12 @@ void PageMap::put_ends(const Span* span, Span* value) {
   put(span->end() - kOnePage, 0, value);
 }
 
+void PageMap::forget_ends(Span* span) {
+  for (const PageId page : {span->start, span->end() - kOnePage}) {
+    if (span_at(page) == span) put(page, 0, nullptr);
+  }
+}
+
 void PageMap::set_small(Span* span, unsigned cls) {
   for (PageId page = span->start; page < span->end(); page = page + kOnePage) {
     put(page, cls, span);

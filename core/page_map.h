@@ -61,6 +61,8 @@ class PageMap {
   // Free and large spans are registered at their first and last page.
   void set_ends(Span* span) { put_ends(span, span); }
   void clear_ends(Span* span) { put_ends(span, nullptr); }
+  // The same for a span that has lost its addresses: another may have been registered there.
+  void forget_ends(Span* span);
   // Small spans are registered at every page, with their class.
   void set_small(Span* span, unsigned cls);
   void clear_small(Span* span);

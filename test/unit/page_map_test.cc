@@ -174,6 +174,25 @@ TEST_CASE("page map: free and large spans are registered at their ends only", "[
   CHECK(m.is_blank(20 << kPageShift));
 }
 
+TEST_CASE("page map: a span that has lost its addresses leaves alone who has them now", "[I4]") {
+  Map m;
+  REQUIRE(m.ensure(100, 50));
+  for (const auto& [page, pages] :
+       {std::pair{110, 10}, {105, 10}, {115, 10}, {100, 30}, {112, 3}}) {
+    CAPTURE(page, pages);
+    Span lost(PageId{110}, PageCount{10}, SpanState::kLarge);
+    Span other(PageId{static_cast<std::size_t>(page)}, PageCount{static_cast<std::size_t>(pages)},
+               SpanState::kReturned);
+    m.map->set_ends(&lost);
+    m.map->set_ends(&other);
+    m.map->forget_ends(&lost);
+    CHECK(m.map->span_at(other.start) == &other);
+    CHECK(m.map->span_at(other.end() - kOnePage) == &other);
+    m.map->clear_ends(&other);
+    CHECK(m.map->next_registered(PageId{100}) >= PageId{150});
+  }
+}
+
 TEST_CASE("page map: the class of a span that became something else is gone", "[I4]") {
   Map m;
   REQUIRE(m.ensure(0, 100));
