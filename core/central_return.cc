@@ -39,8 +39,7 @@ Span* CentralCache::begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWord
        --width) {
     Span* const span = lists_[2 * width].back();
     if (span == nullptr) continue;
-    const auto rounds = static_cast<std::uint8_t>(base_.heap->round() - span->listed);
-    if (only_quiet && rounds < kQuietRounds) continue;
+    if (only_quiet && !span->is_quiet(base_.heap->round())) continue;
     unlist_locked(span, 2 * width);
     span->backing = Backing::kReturning;
     returning_.push(span);

@@ -43,8 +43,8 @@ struct Os {
   // whose own pages are dropped; what follows them there reads as zeros.
   Move (*move)(void* from, std::size_t bytes, void* to, std::size_t to_bytes);
   // Moves the pages of [from, from + bytes) to `to`, whose own pages are dropped. Never
-  // kSourceLost; kRefused by kernels before Linux 5.7, by most emulators, and for
-  // memory that is locked.
+  // kSourceLost; kRefused by kernels before Linux 5.7, by most emulators, and for memory that
+  // is locked.
   Move (*transfer)(void* from, std::size_t bytes, void* to);
   // Drops the pages of the range and makes it one mapping that reads as zeros. False if refused;
   // the range is then as it was.

@@ -292,7 +292,7 @@ void PageHeap::drop_locked(Span* span) {
 void PageHeap::forget_locked(Span* run) {
   stats_.mapped -= run->length;
   end_mapping_locked(run);
-  map_->forget_ends(run);
+  map_->clear_ends(run);
   arena_->destroy(run);
 }
 

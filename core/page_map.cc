@@ -53,12 +53,12 @@ void PageMap::put(PageId page, unsigned cls, Span* span) {
   leaf->span[index_of(page)] = span;
 }
 
-void PageMap::put_ends(const Span* span, Span* value) {
-  put(span->start, 0, value);
-  put(span->end() - kOnePage, 0, value);
+void PageMap::set_ends(Span* span) {
+  put(span->start, 0, span);
+  put(span->end() - kOnePage, 0, span);
 }
 
-void PageMap::forget_ends(Span* span) {
+void PageMap::clear_ends(const Span* span) {
   for (const PageId page : {span->start, span->end() - kOnePage}) {
     if (span_at(page) == span) put(page, 0, nullptr);
   }

@@ -59,10 +59,9 @@ class PageMap {
   bool ensure(PageId start, PageCount pages);
   // All below need ensure() once for the pages.
   // Free and large spans are registered at their first and last page.
-  void set_ends(Span* span) { put_ends(span, span); }
-  void clear_ends(Span* span) { put_ends(span, nullptr); }
-  // The same for a span that has lost its addresses: another may have been registered there.
-  void forget_ends(Span* span);
+  void set_ends(Span* span);
+  // Where they lead to it: a span that has lost its addresses may have another in its place.
+  void clear_ends(const Span* span);
   // Small spans are registered at every page, with their class.
   void set_small(Span* span, unsigned cls);
   void clear_small(Span* span);
@@ -88,7 +87,6 @@ class PageMap {
   }
   static std::size_t index_of(PageId page) { return page.value & (kLeafPages - 1); }
   void put(PageId page, unsigned cls, Span* span);
-  void put_ends(const Span* span, Span* value);
 
   // The first member: what offset 0 leads to.
   [[maybe_unused]] const std::uint8_t empty_leaf_[kLeafPages] = {};

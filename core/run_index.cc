@@ -62,9 +62,7 @@ Span* RunIndex::longest() const {
 }
 
 Span* RunIndex::longest_quiet(std::uint8_t round) const {
-  return find_longest([round](const Span* run) {
-    return static_cast<std::uint8_t>(round - run->listed) >= kQuietRounds;
-  });
+  return find_longest([round](const Span* run) { return run->is_quiet(round); });
 }
 
 void RunIndex::insert_long(Span* run) {

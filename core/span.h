@@ -89,6 +89,10 @@ struct Span {
     run->next = next;
     next = run;
   }
+  // Whether it has been listed for kQuietRounds, less a part of one. The count of rounds wraps.
+  bool is_quiet(std::uint8_t round) const {
+    return static_cast<std::uint8_t>(round - listed) >= kQuietRounds;
+  }
   bool is_free() const { return state == SpanState::kFree || state == SpanState::kReturned; }
   void become(SpanState to) {
     MINITC_ASSERT(legal(state, to));  // I2

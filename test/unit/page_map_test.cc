@@ -185,7 +185,7 @@ TEST_CASE("page map: a span that has lost its addresses leaves alone who has the
                SpanState::kReturned);
     m.map->set_ends(&lost);
     m.map->set_ends(&other);
-    m.map->forget_ends(&lost);
+    m.map->clear_ends(&lost);
     CHECK(m.map->span_at(other.start) == &other);
     CHECK(m.map->span_at(other.end() - kOnePage) == &other);
     m.map->clear_ends(&other);
