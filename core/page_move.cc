@@ -66,7 +66,8 @@ void PageHeap::begin_fill_locked(const Span* span, Filling& filling) {
   }
 }
 
-// False if `span` lost a part of its addresses with that; what is left of it is free then.
+// False if `span` lost a part of its addresses with that; what is left of it is free then. Those
+// that are lost may be another thread's by now: nothing is noted of them.
 bool PageHeap::end_fill(Span* span, const Filling& filling) {
   Move result = Move::kDone;
   std::size_t done = 0;
@@ -76,11 +77,11 @@ bool PageHeap::end_fill(Span* span, const Filling& filling) {
         os_->transfer(run->start.ptr(), run->length.bytes(), filling.targets[done]->start.ptr());
     if (result != Move::kDone) break;
   }
-  const bool is_lost = result == Move::kTargetLost;
+  const PageCount lost = result == Move::kTargetLost ? filling.targets[done]->length : PageCount{};
   const LockGuard guard(lock_, *this);
   for (std::size_t i = 0; i < filling.count; ++i) {
     Span* const target = filling.targets[i];
-    if (i < done + is_lost) {
+    if (i < done) {
       begin_mapping_locked(target);
       span->add_part(target);
     } else {
@@ -90,16 +91,18 @@ bool PageHeap::end_fill(Span* span, const Filling& filling) {
   }
   if (done != 0) span->zero = false;
   fills_refused_ = result == Move::kRefused ? fills_refused_ + 1 : 0;
-  if (!is_lost) return true;
+  if (lost == PageCount{}) return true;
   ++lost_targets_;
   stats_.large -= span->length;
   --stats_.large_count;
   --stats_.large_acquired;
   stats_.large_acquired_pages -= span->length;
+  map_->clear_ends(span);
+  stats_.mapped -= lost;
+  stats_.in_use -= lost;
+  span->start = span->start + lost;  // as if its parts lay behind them
+  span->length -= lost;
   put_back_locked(span, SpanState::kFree);
-  Span* const lost = filling.targets[done];  // a mapping of its own, which joined nothing
-  free_.remove(lost);
-  forget_locked(lost);
   return false;
 }
 
@@ -135,7 +138,6 @@ Span* PageHeap::split_large_locked(Span* span, PageCount pages) {
 // What filled a span that is freed becomes runs of its own, as it may be mappings of its own. The
 // span is what follows them, which may be nothing.
 void PageHeap::free_filled_locked(Span* span) {
-  if (span->next == nullptr) return;
   map_->clear_ends(span);
   while (Span* const run = span->next) {
     span->next = run->next;

@@ -122,6 +122,8 @@ class FakeOs {
   void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_relaxed); }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
+  // Called in each move or transfer that loses addresses, which then are anyone's.
+  void at_loss(void (*hook)(void* start, std::size_t bytes)) { loss_hook_ = hook; }
   // Called in each reserve of metadata, under the arena's lock.
   void at_metadata(void (*hook)()) { metadata_hook_ = hook; }
 
@@ -252,19 +254,32 @@ class FakeOs {
       refused_.fetch_add(1, std::memory_order_relaxed);
       return nullptr;
     }
-    const std::size_t length = align_up(bytes, std::max(page_bytes_, kPageBytes));
-    const std::size_t hole = layout_ == Layout::kHoles ? std::max(page_bytes_, kPageBytes) : 0;
-    const std::size_t used = region.used.fetch_add(length + hole, std::memory_order_relaxed);
-    require(used + length + hole <= Region::kBytes, "reserve: the region is used up");
-    char* const start = layout_ == Layout::kFalling ? region.start + Region::kBytes - used - length
-                                                    : region.start + used;
-    require(mprotect(start, length, PROT_READ | PROT_WRITE) == 0, "mprotect fails");
+    char* start = take_lost(bytes);
+    if (start == nullptr) start = take_new(region, bytes);
+    require(mprotect(start, align_up(bytes, page_bytes_), PROT_READ | PROT_WRITE) == 0,
+            "mprotect fails");
     const std::size_t slot = chunk_count_.fetch_add(1, std::memory_order_relaxed);
     require(slot < chunks_.size(), "reserve: too many chunks to record");
     chunks_[slot].start.store(start, std::memory_order_relaxed);
     chunks_[slot].bytes.store(bytes, std::memory_order_relaxed);
     region.mapped.fetch_add(bytes, std::memory_order_relaxed);
     return start;
+  }
+
+  char* take_new(Region& region, std::size_t bytes) {
+    const std::size_t length = align_up(bytes, std::max(page_bytes_, kPageBytes));
+    const std::size_t hole = layout_ == Layout::kHoles ? std::max(page_bytes_, kPageBytes) : 0;
+    const std::size_t used = region.used.fetch_add(length + hole, std::memory_order_relaxed);
+    require(used + length + hole <= Region::kBytes, "reserve: the region is used up");
+    return layout_ == Layout::kFalling ? region.start + Region::kBytes - used - length
+                                       : region.start + used;
+  }
+
+  // The addresses that were lost last, if they are so many and nobody has them.
+  char* take_lost(std::size_t bytes) {
+    std::size_t expected = bytes;
+    const bool fits = lost_.bytes.compare_exchange_strong(expected, 0);
+    return fits ? lost_.start.load(std::memory_order_relaxed) : nullptr;
   }
 
   static bool release(void* start, std::size_t bytes) {
@@ -370,6 +385,10 @@ class FakeOs {
   void lose(void* start, std::size_t bytes) {
     require(mprotect(start, bytes, PROT_NONE) == 0, "mprotect fails");
     regions_[0].mapped.fetch_sub(bytes, std::memory_order_relaxed);
+    lost_.start.store(static_cast<char*>(start), std::memory_order_relaxed);
+    lost_.bytes.store(bytes);
+    auto* const hook = loss_hook_.load(std::memory_order_relaxed);
+    if (hook != nullptr) hook(start, bytes);
   }
 
   static inline FakeOs* current_ = nullptr;
@@ -387,6 +406,7 @@ class FakeOs {
   std::atomic<Refused> refused_decommit_{Refused::kNothing};
   std::atomic<Move> failed_move_{Move::kRefused};
   std::atomic<void (*)()> hook_{nullptr};
+  std::atomic<void (*)(void*, std::size_t)> loss_hook_{nullptr};
   std::atomic<void (*)()> metadata_hook_{nullptr};
   Counter refused_{0};
   Counter last_reserve_bytes_{0};
@@ -399,6 +419,7 @@ class FakeOs {
   Counter stuck_bytes_{0};
   std::array<Chunk, 4096> chunks_;
   Counter chunk_count_{0};
+  Chunk lost_;
 };
 
 }  // namespace minitc::test

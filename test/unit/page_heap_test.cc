@@ -663,6 +663,55 @@ TEST_CASE("page heap: a refused move changes nothing but the target's contents")
   CHECK(p.adds_up());
 }
 
+// Another thread whose blocks come to lie on addresses that a move loses, before who moved has the
+// lock.
+struct Neighbour {
+  explicit Neighbour(Pages& p) : pages(&p) {
+    current = this;
+    p.fake.at_loss([](void* start, std::size_t bytes) {
+      Neighbour& self = *current;
+      self.pages->fake.refuse_above(bytes);
+      do {
+        self.blocks.push_back(self.pages->large(bytes / kPageBytes));
+        self.taken += bytes / kPageBytes;
+      } while (self.blocks.back()->start.ptr() != start);
+      self.pages->fake.stop_failing();
+    });
+  }
+  bool has_them_all() const {
+    return std::all_of(blocks.begin(), blocks.end(), [this](Span* block) {
+      return pages->map->span_at(block->start) == block &&
+             pages->map->span_at(block->end() - kOnePage) == block;
+    });
+  }
+  bool releases_them_all() const {
+    return std::all_of(blocks.begin(), blocks.end(),
+                       [this](Span* block) { return pages->release(block); });
+  }
+  static inline Neighbour* current;
+  Pages* pages;
+  std::vector<Span*> blocks;
+  std::size_t taken = 0;
+};
+
+TEST_CASE("page heap: addresses that a move loses may be another's at once", "[I4]") {
+  const bool loses_target = GENERATE(false, true);
+  CAPTURE(loses_target);
+  Pages p;
+  const auto r = row(p, {4, 1, 6, 1});
+  Neighbour other(p);
+  p.fake.fail(OsCall::kMove, 1);
+  p.fake.failed_move_is(loses_target ? Move::kTargetLost : Move::kSourceLost);
+  bool lost = false;
+  CHECK(p.heap.move_pages(r[0], r[2], lost) != loses_target);
+  REQUIRE(other.taken != 0);
+  CHECK(other.has_them_all());
+  CHECK(in_use(p) == (loses_target ? 6 : 8) + other.taken);
+  CHECK(p.adds_up());
+  CHECK(other.releases_them_all());
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: addresses that a move loses are not the heap's any more", "[I4]") {
   const bool loses_target = GENERATE(false, true);
   CAPTURE(loses_target);
@@ -991,6 +1040,22 @@ TEST_CASE("page heap: when a fill loses a part of its target, another is found",
   CHECK(in_use(p) == 17 + 424);
   CHECK(p.heap.stats().large_count == 4);
   CHECK(p.adds_up());
+  p.check_goes_back(span);
+}
+
+TEST_CASE("page heap: addresses that a fill loses may be another's at once", "[I4]") {
+  const std::size_t nth = GENERATE(std::size_t{1}, std::size_t{2});
+  CAPTURE(nth);
+  Gaps p;
+  Neighbour other(p);
+  p.fake.fail(OsCall::kTransfer, nth);
+  p.fake.failed_move_is(Move::kTargetLost);
+  Span* const span = p.filled(424);
+  REQUIRE(other.taken != 0);
+  CHECK(other.has_them_all());
+  CHECK(in_use(p) == 17 + 424 + other.taken);
+  CHECK(p.adds_up());
+  CHECK(other.releases_them_all());
   p.check_goes_back(span);
 }
 
