@@ -260,7 +260,7 @@ class PageHeap {
   SpanList returning_runs_ MINITC_GUARDED_BY(lock_);      // those
   std::atomic<std::uint32_t> returns_{0};                 // counts ends of returns; a futex word
   bool return_awaited_ MINITC_GUARDED_BY(lock_) = false;  // a thread may sleep on returns_
-  PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound, and not taken again
+  PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound since age(), and still is
   PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, taken again lately
   PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed since the last age()
   PageCount aged_bound_ MINITC_GUARDED_BY(lock_);         // for kAged

@@ -16,9 +16,9 @@ void PageHeap::adopt_returning() {
 }
 
 // A bound that is too low for a program shows when it takes pages that were given back for the
-// bound: that many more are kept, until fewer are needed. But what is in use and what is kept never
-// come to much more than what was in use at the most, so that the peak of the resident set is that
-// of the program.
+// bound lately: that many more are kept, until fewer are needed. But what is in use and what is
+// kept never come to much more than what was in use at the most, so that the peak of the resident
+// set is that of the program.
 PageCount PageHeap::own_bound_locked(Keep keep) const {
   switch (keep) {
     case Keep::kNothing:
@@ -117,6 +117,7 @@ bool PageHeap::age(std::uint32_t now_ms) {
     round_.store(static_cast<std::uint8_t>(round() + 1), std::memory_order_relaxed);
     const PageCount idle{std::min(least_free_, committed_locked()).value / kAgedPart};
     missed_ -= std::min(missed_, idle);
+    given_back_ = PageCount{};
     least_free_ = committed_locked() - idle;
     if (idle == PageCount{} || fixed_bound_ != PageCount{}) return true;
     aged_bound_ = least_free_;
