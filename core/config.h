@@ -9,12 +9,12 @@ namespace minitc {
 // --- Sizes -------------------------------------------------------------------------------------
 
 // The page heap's unit, in bytes. 8 KiB: a span of it holds enough small objects to pay for its
-// metadata, and rounding a large block to it wastes at most 3 % (kMaxSmall is 32 pages).
+// metadata, and rounding a large block to it wastes at most 6 % (kMaxSmall is 16 pages).
 inline constexpr std::size_t kPageShift = 13;
 inline constexpr std::size_t kPageBytes = std::size_t{1} << kPageShift;
 
 // Largest request, in bytes, that is served by a size class.
-inline constexpr std::size_t kMaxSmall = 256 * 1024;
+inline constexpr std::size_t kMaxSmall = 128 * 1024;
 
 // The request size is looked up in steps of this many bytes.
 inline constexpr std::size_t kGrainShift = 3;

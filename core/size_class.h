@@ -27,7 +27,7 @@ struct SizeClass {
 
 // Class 0 is "not a small object".
 inline constexpr std::size_t kStepsPerDoubling = 8;
-inline constexpr std::size_t kNumClasses = 98;
+inline constexpr std::size_t kNumClasses = 90;
 inline constexpr unsigned kReciprocalShift = 40;
 
 namespace size_class_detail {

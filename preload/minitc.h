@@ -62,7 +62,7 @@ struct minitc_stats {
   size_t mapped;
   size_t metadata;    /* address space of the library's own data */
   size_t peak;        /* most that was live, thread-cached or central at a time */
-  size_t large_bytes; /* the part of live that is objects of more than 256 KiB */
+  size_t large_bytes; /* the part of live that is objects of more than 128 KiB */
   size_t large_count; /* those, in objects */
   size_t threads;     /* threads that have a cache */
   size_t pools;       /* region pools */

@@ -24,7 +24,7 @@ CLASS_COLUMNS = ["size class", "spans", "live objects", "live bytes", "thread-ca
 FIGURES = [*TIERS, ("mapped", "the sum of the above"),
            ("metadata", "address space of the allocator's own data"),
            ("peak", "most that was live, thread-cached or central at a time"),
-           ("large_bytes", "the part of live that is objects of more than 256 KiB"),
+           ("large_bytes", "the part of live that is objects of more than 128 KiB"),
            ("pool_bytes", "the part of live that region pools held at their fullest of late")]
 
 PAGE = string.Template("""<!DOCTYPE html>

@@ -26,7 +26,7 @@ Options choose_options(Choices& choices) {
   const std::size_t totals[] = {options.thread_cache_total, 0, 64 * 1024, 1024 * 1024,
                                 choices.below(1024 * 1024)};
   options.thread_cache_total = choices.one_of(totals);
-  const std::size_t bounds[] = {0, 1, 256 * 1024, 8 * 1024 * 1024, choices.below(16 * 1024 * 1024)};
+  const std::size_t bounds[] = {0, 1, kMaxSmall, 8 * 1024 * 1024, choices.below(16 * 1024 * 1024)};
   options.free_bound = choices.one_of(bounds);
   const std::size_t limits[] = {0, 0, 0, 512 * 1024, 4 * 1024 * 1024};
   options.soft_limit = choices.one_of(limits);

@@ -84,7 +84,7 @@ static volatile const size_t kAlignments[] = {0,
                                               SIZE_MAX - 1,
                                               SIZE_MAX};
 static volatile const size_t kSizes[] = {
-    0, 1, 7, 8, 9, 16, 24, 100, 1000, 4096, 5000, 8192, 100000, 262144, 262145, 300000, 1 << 20};
+    0, 1, 7, 8, 9, 16, 24, 100, 1000, 4096, 5000, 8192, 100000, 131072, 131073, 300000, 1 << 20};
 static volatile const size_t kHugeSizes[] = {PTRDIFF_MAX - 4096, PTRDIFF_MAX, SIZE_MAX / 2 + 1,
                                              SIZE_MAX - 65536, SIZE_MAX};
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])

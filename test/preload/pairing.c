@@ -79,7 +79,7 @@ static void release(const char* name, void* function, void* object, size_t bytes
 }
 
 int main(int argc, char** argv) {
-  static const size_t sizes[] = {1, 8, 9, 40, 100, 1000, 5000, 70000, 262144, 300000, 3000000};
+  static const size_t sizes[] = {1, 8, 9, 40, 100, 1000, 5000, 70000, 131072, 300000, 3000000};
   enum { kSizes = sizeof sizes / sizeof sizes[0] };
   CHECK(argc == 3);
   void* allocate_function = find(argv[1]);

@@ -3,7 +3,7 @@
 
 #include <sys/resource.h>
 
-enum { kSmallLimit = 256 << 10 };
+enum { kSmallLimit = 128 << 10 };
 static const int kUntouched = 777;
 
 static void check_resize(char* object, size_t to, unsigned seed) {

@@ -2,7 +2,7 @@
 // errno. Most of it holds for glibc too; the test knows which cases are the library's own.
 #include "check.h"
 
-enum { kSmallLimit = 256 << 10 };
+enum { kSmallLimit = 128 << 10 };
 static const int kUntouched = 777;
 
 static void* (*volatile hidden_malloc)(size_t) = malloc;
@@ -357,7 +357,7 @@ static void wrong_sizes(void) {
                       (by_size*)find("_ZdaPvm")};
   by_two_sizes* aligned[] = {(by_two_sizes*)find("free_aligned_sized"),
                              (by_two_sizes*)find("_ZdlPvmSt11align_val_t")};
-  static const size_t sizes[] = {0, 8, 16, 100, 5000, 262144, 262145, 1000000, SIZE_MAX};
+  static const size_t sizes[] = {0, 8, 16, 100, 5000, 131072, 131073, 1000000, SIZE_MAX};
   enum { kSizes = sizeof sizes / sizeof sizes[0] };
   for (int i = 0; i < 100000; i++) {
     size_t size = sizes[i % (kSizes - 1)];

@@ -1433,6 +1433,7 @@ TEST_CASE("page heap: at the hard limit requests fail, and what is freed serves 
   CHECK(within());
   CHECK(spans.size() >= (kLimit - 64) / 50 - 1);
   CHECK(p.large(50) == nullptr);
+  for (Span* span; (span = p.large(4)) != nullptr;) spans.push_back(span);
   CHECK_FALSE(p.heap.resize_in_place(spans.back(), PageCount{200}));
   CHECK(p.heap.acquire_small(kNumClasses - 1, 8).empty());
   CHECK(p.adds_up());

@@ -245,7 +245,7 @@ TEST_CASE("stats: the report for people reads like this") {
       "libminitc:            48        50       601             70        80        28848          "
       "2880"
       "         610\n"
-      "libminitc:        262144         9         0              0         9            0          "
+      "libminitc:        131072         9         0              0         9            0          "
       "   0"
       "           0\n");
 }
@@ -262,7 +262,7 @@ TEST_CASE("stats: the report for programs reads like this") {
         "<sizes>\n"
         "<size bytes=\"8\" spans=\"1\" live=\"2\" thread-cached=\"3\" central=\"4\"/>\n"
         "<size bytes=\"48\" spans=\"50\" live=\"601\" thread-cached=\"70\" central=\"80\"/>\n"
-        "<size bytes=\"262144\" spans=\"9\" live=\"0\" thread-cached=\"0\" central=\"9\"/>\n"
+        "<size bytes=\"131072\" spans=\"9\" live=\"0\" thread-cached=\"0\" central=\"9\"/>\n"
         "</sizes>\n"
         "<large count=\"21\" bytes=\"890123\"/>\n"
         "<pools count=\"5\" bytes=\"678901\"/>\n"
@@ -306,7 +306,7 @@ TEST_CASE("stats: the line of JSON reads like this") {
         "\"pinned\":6,\"pinning\":7},"
         "{\"bytes\":48,\"spans\":50,\"live\":601,\"thread_cached\":70,\"central\":80,"
         "\"refilled\":900,\"pinned\":60,\"pinning\":610},"
-        "{\"bytes\":262144,\"spans\":9,\"live\":0,\"thread_cached\":0,\"central\":9,"
+        "{\"bytes\":131072,\"spans\":9,\"live\":0,\"thread_cached\":0,\"central\":9,"
         "\"refilled\":9,\"pinned\":0,\"pinning\":0}]}");
   Snapshot gone = {};
   gone.classes[1].refilled = 3;  // a class that was used once
