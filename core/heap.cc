@@ -58,6 +58,8 @@ bool Heap::init(const Os& os, const Options& options) {
   bad_.init(options.on_bad_free == Options::kIgnore);
   share_.base = {.arena = &arena_, .map = &map_, .heap = &pages_, .bad = &bad_};
   share_.central = central_;
+  share_.now_ms = os_.now_ms;
+  share_.ticked_ms.store(os_.now_ms());
   cache_total_bytes_ = static_cast<std::ptrdiff_t>(options.thread_cache_total);
   share_.budget_bytes.store(cache_total_bytes_);
   const auto at_thread_exit = [](void* heap) { static_cast<Heap*>(heap)->retire_cache(); };
@@ -284,7 +286,7 @@ void Heap::bury(ThreadCache* cache) {
 // Threads that have gone idle lose what they cached: to those that are short of it, and after a
 // while because the spans of a few objects may be many. One round parks the caches that it comes
 // by, a later one robs those that are still parked.
-void Heap::rob_idle_caches(std::uint32_t now_ms) {
+void Heap::rob_idle_caches() {
   const ThreadCache* const own = current_cache();
   std::size_t looks = 0;
   for (std::size_t robbed = 0; robbed < kMaxRobbed; ++robbed) {
@@ -297,8 +299,8 @@ void Heap::rob_idle_caches(std::uint32_t now_ms) {
         if (cache == nullptr) return;
         next_look_ = cache->next;
         if (cache == own || cache->drawn_bytes() < kLeastRobbed) continue;
-        is_abandoned = !cache->park(now_ms);
-        if (is_abandoned || cache->take_if_idle(now_ms)) found = cache;
+        is_abandoned = !cache->park();
+        if (is_abandoned || cache->take_if_idle()) found = cache;
       }
     }
     if (found == nullptr) return;
@@ -331,16 +333,16 @@ void Heap::return_quiet() {
 }
 
 void Heap::tick() {
-  const std::uint32_t now = os_.now_ms();
   std::uint32_t last = share_.ticked_ms.load(std::memory_order_relaxed);
-  if (now - last < kTickMs) return;
+  const std::uint32_t now = os_.now_ms();
+  if (!have_passed(kTickMs, last, now)) return;
   if (!share_.ticked_ms.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
   const bool is_time = pages_.age(now);
   if (is_time && pages_.returns_quiet()) {
     quiet_next_.store(kNumClasses - 1, std::memory_order_relaxed);
   }
   return_quiet();
-  if (share_.is_short.exchange(false, std::memory_order_relaxed) || is_time) rob_idle_caches(now);
+  if (share_.is_short.exchange(false, std::memory_order_relaxed) || is_time) rob_idle_caches();
 }
 
 void Heap::flush_cache() {

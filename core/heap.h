@@ -164,7 +164,7 @@ class Heap {
   Span* acquire_roomy(PageCount pages);
   // Ends the life of a cache that is this thread's for good.
   void bury(ThreadCache* cache);
-  void rob_idle_caches(std::uint32_t now_ms);
+  void rob_idle_caches();
   void return_quiet();
   // What is to be done now and then. There is no thread to do it: slow paths come by.
   void tick();

@@ -20,6 +20,14 @@ enum class Move : std::uint8_t {
   kTargetLost,  // likewise, and the addresses of `to` are not ours any more
 };
 
+// Whether `ms` milliseconds have passed from `then` to `now`, which Os::now_ms gave. If `now` was
+// read first, by a thread that was held up for less than hours, they have not.
+constexpr bool have_passed(std::uint32_t ms, std::uint32_t then, std::uint32_t now) {
+  constexpr std::uint32_t kHeldUpMs = std::uint32_t{1} << 24;
+  const std::uint32_t passed = now - then;
+  return passed >= ms && passed < UINT32_MAX - kHeldUpMs;
+}
+
 // What page heap, page map and metadata arena ask of the OS. A table, so that a test can pass one
 // that fails at the n-th call; it is off every fast path.
 struct Os {
@@ -49,7 +57,8 @@ struct Os {
   // Drops the pages of the range and makes it one mapping that reads as zeros. False if refused;
   // the range is then as it was.
   bool (*renew)(void* start, std::size_t bytes);
-  // A clock that goes forward and wraps around: milliseconds, give or take half. For ages only.
+  // A clock that goes forward and wraps around: milliseconds, give or take half. For ages only, by
+  // have_passed().
   std::uint32_t (*now_ms)();
   // The kernel's page size in bytes: a power of two, 4 KiB to 64 KiB.
   std::size_t page_bytes;

@@ -40,6 +40,7 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
   soft_limit_ = limit(options.soft_limit);
   hard_limit_ = limit(options.hard_limit);
   huge_pages_ = options.huge_pages;
+  aged_ms_ = os.now_ms();
   offers_ = options.release == Options::kOffer;
 }
 

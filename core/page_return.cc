@@ -112,7 +112,7 @@ void PageHeap::end_return_locked(Span* run, bool returned) {
 bool PageHeap::age(std::uint32_t now_ms) {
   {
     const LockGuard guard(lock_, *this);
-    if (now_ms - aged_ms_ < kAgeMs) return false;
+    if (!have_passed(kAgeMs, aged_ms_, now_ms)) return false;
     aged_ms_ = now_ms;
     round_.store(static_cast<std::uint8_t>(round() + 1), std::memory_order_relaxed);
     const PageCount idle{std::min(least_free_, committed_locked()).value / kAgedPart};

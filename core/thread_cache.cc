@@ -44,14 +44,14 @@ bool ThreadCache::lease_to_end() {
   return true;
 }
 
-bool ThreadCache::park(std::uint32_t now_ms) {
+bool ThreadCache::park() {
   State free = State::kFree;
   if (!state_.compare_exchange_strong(free, State::kTaken, std::memory_order_acquire)) return true;
   for_each_class([this](unsigned cls) {
     __atomic_store_n(&limit_[cls], base_[cls], __ATOMIC_RELAXED);
     __atomic_store_n(&floor_[cls], kBeyondAll, __ATOMIC_RELAXED);
   });
-  parked_ms_ = now_ms;
+  parked_ms_ = share_->now_ms();  // not before: the caller may have been held up since
   if (put_back(State::kParked)) return true;
   unpark();
   return false;
@@ -70,9 +70,10 @@ void ThreadCache::unpark() {
   });
 }
 
-bool ThreadCache::take_if_idle(std::uint32_t now_ms) {
+bool ThreadCache::take_if_idle() {
   State parked = State::kParked;
-  return state_.load(std::memory_order_acquire) == parked && now_ms - parked_ms_ >= kIdleMs &&
+  return state_.load(std::memory_order_acquire) == parked &&
+         have_passed(kIdleMs, parked_ms_, share_->now_ms()) &&
          state_.compare_exchange_strong(parked, State::kTaken, std::memory_order_acquire);
 }
 

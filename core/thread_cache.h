@@ -45,6 +45,7 @@ struct CacheShare {
   CentralCache* central = nullptr;  // kNumClasses of them
   std::atomic<std::ptrdiff_t> budget_bytes{0};
   std::atomic<bool> is_short{false};        // a cache was refused capacity
+  std::uint32_t (*now_ms)() = nullptr;      // Os::now_ms
   std::atomic<std::uint32_t> ticked_ms{0};  // the clock when Heap::tick() last did something
 };
 
@@ -81,12 +82,12 @@ class ThreadCache {
   // As lease(), for good. If false, the thread that is at work on the cache finds it abandoned.
   bool lease_to_end();
 
-  // The three below by other threads, while the cache can't be destroyed. Parks a cache at `now_ms`
-  // if it is neither parked nor leased. False if its owner has abandoned it meanwhile: it is the
-  // caller's for good then, as after lease_to_end().
-  bool park(std::uint32_t now_ms);
+  // The three below by other threads, one at a time, while the cache can't be destroyed. Parks a
+  // cache if it is neither parked nor leased. False if its owner has abandoned it meanwhile: it is
+  // the caller's for good then, as after lease_to_end().
+  bool park();
   // Whether it has been parked for kIdleMs, and is the caller's now, who has to call rob().
-  bool take_if_idle(std::uint32_t now_ms);
+  bool take_if_idle();
   // Spills all but the newest object of each class. False as for park().
   bool rob();
 

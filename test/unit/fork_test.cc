@@ -370,8 +370,9 @@ TEST_CASE("fork: a child whose own cache another thread was at work on goes on w
   TestHeap heap(fake.os());
   for (int i = 0; i < 100; ++i) heap->deallocate(heap->allocate(48));
   ThreadCache* const own = t_cache;
-  REQUIRE(own->park(0));
-  REQUIRE(own->take_if_idle(kIdleMs));
+  REQUIRE(own->park());
+  fake.pass_ms(kIdleMs);
+  REQUIRE(own->take_if_idle());
   ForkHold::prepare(*heap);
   const std::string ending = ending_of([&] {
     ForkHold::child(*heap);

@@ -1184,6 +1184,43 @@ TEST_CASE("heap: threads that are idle for long lose what they cache, though nob
   CHECK(f.live() == 0);
 }
 
+// Another thread parks caches while the first is held up between its look at the clock and its look
+// at the caches.
+TEST_CASE("heap: a cache that was just parked is not robbed by a thread with an old time",
+          "[I10]") {
+  static Fixture* fixture;
+  static bool overtakes;
+  Fixture f;
+  fixture = &f;
+  overtakes = false;
+  const auto pass = [](std::uint32_t ms) {
+    fixture->fake.pass_ms(ms);
+    fixture->heap->deallocate(fixture->allocate(kMaxSmall + 1));
+  };
+  f.heap->deallocate(f.allocate(8 * 1024 * 1024));
+  pass(kAgeMs);
+  {
+    const Sleepers sleepers(*f.heap, 1);
+    const std::size_t before = f.snapshot().thread_cached;
+    REQUIRE(before > 0);
+    f.fake.at_decommit([] {
+      if (overtakes) return;
+      overtakes = true;
+      test::in_threads(1, [&](std::size_t) {
+        fixture->fake.pass_ms(kAgeMs);
+        fixture->heap->deallocate(fixture->heap->allocate(kMaxSmall + 1));
+      });
+    });
+    pass(kAgeMs);
+    f.fake.at_decommit(nullptr);
+    CHECK(overtakes);
+    CHECK(f.snapshot().thread_cached == before);
+    pass(kAgeMs);
+    CHECK(f.snapshot().thread_cached < before);
+  }
+  f.check();
+}
+
 TEST_CASE("heap: threads that are at work keep what they cache, though others are short", "[I10]") {
   Options options;
   options.thread_cache_total = 256 * 1024;

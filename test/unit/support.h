@@ -236,6 +236,7 @@ struct Tiers : Pages {
     bad.init(ignores_bad_pointers);
     share.base = {.arena = &arena, .map = map.get(), .heap = &heap, .bad = &bad};
     share.central = central.get();
+    share.now_ms = os.now_ms;
     share.budget_bytes = budget_bytes;
   }
   std::size_t refill(unsigned cls, void** out, std::size_t count) {

@@ -409,7 +409,7 @@ TEST_CASE("thread cache: a parked cache is empty and full, and comes back as it 
   Idle c;
   const std::size_t cached = c.cached();
   const std::size_t drawn = c.cache.drawn_bytes();
-  REQUIRE(c.cache.park(100));
+  REQUIRE(c.cache.park());
   for (unsigned cls = 0; cls < kNumClasses; ++cls) {
     CHECK(c.cache.is_empty(cls));
     CHECK(c.cache.is_full(cls));
@@ -417,13 +417,15 @@ TEST_CASE("thread cache: a parked cache is empty and full, and comes back as it 
   CHECK(c.cached() == cached);
   CHECK(c.cache.drawn_bytes() == drawn);
   c.check();
-  CHECK_FALSE(c.cache.take_if_idle(100 + kIdleMs - 1));
+  c.t.fake.pass_ms(kIdleMs - 1);
+  CHECK_FALSE(c.cache.take_if_idle());
   REQUIRE(c.cache.lease());
   CHECK_FALSE(c.cache.is_empty(kClass48));
   c.check();
   CHECK(c.cached() == cached);
-  CHECK_FALSE(c.cache.take_if_idle(100 + kIdleMs));
-  CHECK(c.cache.park(500));  // not while it is leased
+  c.t.fake.pass_ms(1);
+  CHECK_FALSE(c.cache.take_if_idle());
+  CHECK(c.cache.park());  // not while it is leased
   CHECK_FALSE(c.cache.is_empty(kClass48));
   c.cache.end_lease();
 }
@@ -431,16 +433,19 @@ TEST_CASE("thread cache: a parked cache is empty and full, and comes back as it 
 TEST_CASE("thread cache: of an idle cache the newest object of each class stays, and begins anew",
           "[I7][I9][I10]") {
   Idle c;
-  REQUIRE(c.cache.park(UINT32_MAX - 10));  // the clock wraps around
-  REQUIRE(c.cache.take_if_idle(kIdleMs));
+  c.t.fake.pass_ms(UINT32_MAX - 10);
+  REQUIRE(c.cache.park());
+  c.t.fake.pass_ms(kIdleMs);  // the clock wraps around
+  REQUIRE(c.cache.take_if_idle());
   CHECK_FALSE(c.cache.lease());  // the owner comes now, and has to do without
   REQUIRE(c.cache.rob());
   CHECK(c.cached() == 4);
   CHECK(c.cache.drawn_bytes() == 8 + 48 + 1024 + std::size_t{kSizeClasses[kClassLargest].bytes});
   CHECK(c.t.share.budget_bytes + static_cast<std::ptrdiff_t>(c.cache.drawn_bytes()) == kBudget);
   CHECK(c.t.away() == c.objects.size() + 4);
-  CHECK_FALSE(c.cache.take_if_idle(100000));  // once is enough
-  REQUIRE(c.cache.park(100000));
+  c.t.fake.pass_ms(2 * kIdleMs);
+  CHECK_FALSE(c.cache.take_if_idle());  // once is enough
+  REQUIRE(c.cache.park());
   c.check();
   CHECK(c.cache.is_full(kClass48));
   REQUIRE(c.cache.lease());
@@ -467,9 +472,10 @@ TEST_CASE("thread cache: a pop or a push that a robbery comes upon ends well", "
   };
   REQUIRE_FALSE(c.cache.is_empty(kClass48));
   REQUIRE_FALSE(c.cache.is_full(kClass48));
-  REQUIRE(c.cache.park(0));
+  REQUIRE(c.cache.park());
   if (goes_on_before) go_on();
-  REQUIRE(c.cache.take_if_idle(kIdleMs));
+  c.t.fake.pass_ms(kIdleMs);
+  REQUIRE(c.cache.take_if_idle());
   REQUIRE(c.cache.rob());
   if (!goes_on_before) go_on();
   REQUIRE(c.cache.lease());
@@ -485,8 +491,9 @@ TEST_CASE("thread cache: a pop or a push that a robbery comes upon ends well", "
 TEST_CASE("thread cache: an owner that ends meanwhile leaves its cache to who is at work on it",
           "[I10]") {
   Idle c;
-  REQUIRE(c.cache.park(0));
-  REQUIRE(c.cache.take_if_idle(kIdleMs));
+  REQUIRE(c.cache.park());
+  c.t.fake.pass_ms(kIdleMs);
+  REQUIRE(c.cache.take_if_idle());
   CHECK_FALSE(c.cache.lease_to_end());
   CHECK_FALSE(c.cache.rob());
   CHECK(c.cached() == 0);
