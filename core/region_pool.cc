@@ -65,7 +65,9 @@ void RegionPool::destroy() {
   }
   tell(0);
   heap_.pool_totals().pools.fetch_sub(1, std::memory_order_relaxed);
-  free_chunks(first());
+  free_chunks(first()->next);
+  first()->next = nullptr;
+  free_chunks(first());  // the last: the pool lies in it
 }
 
 void RegionPool::reset() {

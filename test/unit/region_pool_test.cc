@@ -50,6 +50,20 @@ struct Fixture {
 
 std::uintptr_t address(const void* ptr) { return reinterpret_cast<std::uintptr_t>(ptr); }
 
+TEST_CASE("region pool: its first chunk, in which it lies, is freed last") {
+  const std::size_t bytes = GENERATE(std::size_t{0}, 4 * kMaxSmall);
+  CAPTURE(bytes);
+  Options options;
+  options.free_bound = kPageBytes;  // what is freed reads as zeros at once
+  Fixture f(options);
+  RegionPool* const pool = f.create(bytes);
+  std::size_t taken = 0;
+  for (; taken < bytes + 1024 * 1024; taken += 1000) REQUIRE(pool->allocate(1000) != nullptr);
+  REQUIRE(f.live() >= taken);
+  pool->destroy();
+  CHECK(f.live() == 0);
+}
+
 // --- Small blocks --------------------------------------------------------------------------------
 
 TEST_CASE("region pool: blocks of all sizes are aligned, apart, and stay as they are") {
