@@ -114,7 +114,7 @@ void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) 
   const PageCount pages = PageCount::of_bytes(bytes);
   const auto fill = zeroed ? PageHeap::Fill::kNo : PageHeap::Fill::kYes;
   Span* span = pages_.acquire_large(pages, alignment, fill);
-  if (span == nullptr && pages <= pages_.stats().mapped) {
+  if (span == nullptr && pages <= pages_.servable()) {
     gather();
     span = pages_.acquire_large(pages, alignment, fill);
   }

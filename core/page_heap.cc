@@ -7,6 +7,8 @@
 namespace minitc {
 namespace {
 
+constexpr PageCount kNoLimit{SIZE_MAX};
+
 // Makes `bytes` from the start of a page read as zeros, but writes to no page that already does: if
 // it has no memory, it is the kernel's one page of zeros that is read, and stays so.
 void clear_written(char* start, std::size_t bytes) {
@@ -31,7 +33,7 @@ void clear_written(char* start, std::size_t bytes) {
 
 void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Options& options) {
   const auto limit = [](std::size_t bytes) {
-    return bytes == 0 ? PageCount{SIZE_MAX} : PageCount{bytes >> kPageShift};
+    return bytes == 0 ? kNoLimit : PageCount{bytes >> kPageShift};
   };
   os_ = &os;
   arena_ = &arena;
@@ -44,9 +46,9 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
   offers_ = options.release == Options::kOffer;
 }
 
-// Calls take() under the lock until it is true. Where the OS or a limit refuses more, runs that
-// differ in state, or are on their way to the OS, may make a fitting one of `pages` when all are
-// returned.
+// Calls take() under the lock until it is true. Where the OS refuses more, runs that differ in
+// state, or are on their way to the OS, may make a fitting one of `pages` when all are returned.
+// Where the hard limit does, it is what they have that others may get.
 template <typename Take>
 bool PageHeap::acquire(PageCount pages, Take&& take) {
   for (std::size_t tries = 0; tries < kMaxTries; ++tries) {
@@ -69,7 +71,8 @@ bool PageHeap::acquire(PageCount pages, Take&& take) {
 
 PageHeap::Shortage PageHeap::shortage_locked(PageCount pages) {
   Shortage shortage{.exists = true, .returns = returns_.load(std::memory_order_relaxed)};
-  shortage.may_end = committed_locked() + returned_.pages() + returning_ >= pages;
+  const bool is_limited = !may_commit_locked(pages) && held_locked() + pages <= hard_limit_;
+  shortage.may_end = is_limited || committed_locked() + returned_.pages() + returning_ >= pages;
   for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
     if (run->returned_by() != holder_number()) shortage.others_return = true;
   }
@@ -227,6 +230,11 @@ bool PageHeap::feed_arena() {
 Finding PageHeap::find(const void* ptr) {
   const LockGuard guard(lock_, *this);
   return find_locked(ptr);
+}
+
+PageCount PageHeap::servable() {
+  const LockGuard guard(lock_, *this);
+  return hard_limit_ == kNoLimit ? stats_.mapped : std::max(stats_.mapped, hard_limit_);
 }
 
 PageHeapStats PageHeap::stats() {

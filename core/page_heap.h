@@ -112,6 +112,8 @@ class PageHeap {
   // What page `ptr` is in, for pointers that are no small object. Slow.
   Finding find(const void* ptr) MINITC_EXCLUDES(lock_);
   PageHeapStats stats() MINITC_EXCLUDES(lock_);
+  // A request for more has no prospect, whatever may be freed, when it was refused.
+  PageCount servable() MINITC_EXCLUDES(lock_);
   // Puts up to `count` spans, of whatever state, into `out`, in order of address from page `from`
   // on; sets `count` to how many they are and `from` to where to go on. What does not hold of one
   // of them, or null.
@@ -144,7 +146,7 @@ class PageHeap {
   // Why an allocation found no run, at one moment.
   struct Shortage {
     bool exists = false;
-    bool may_end = false;        // enough is free, but in the wrong places or states
+    bool may_end = false;        // enough is free, but not there, or not in one state
     bool others_return = false;  // other threads have runs on their way to the OS
     std::uint32_t returns = 0;   // of returns_
   };
@@ -225,8 +227,16 @@ class PageHeap {
   // A mapping of its own goes with its pages, so that mappings do not add up. Where there are too
   // many already, it may stay.
   bool give_back(const Span* run) const {
-    if (run->mapping != 0 && os_->renew(run->start.ptr(), run->length.bytes())) return true;
+    if (run->mapping != 0 && os_->renew(run->start.ptr(), run->length.bytes())) {
+      advise(run->start, run->length);
+      return true;
+    }
     return give_back(run->start.ptr(), run->length.bytes());
+  }
+  // Asks for what the user wants of a new mapping.
+  void advise(PageId start, PageCount length) const {
+    if (huge_pages_ == Options::kAuto) return;
+    os_->want_huge_pages(start.ptr(), length.bytes(), huge_pages_ == Options::kYes);
   }
   bool give_back(void* start, std::size_t bytes) const {
     return (offers_ ? os_->offer : os_->decommit)(start, bytes);

@@ -16,6 +16,8 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
   // Both spans are the caller's.
   const Move result =
       os_->move(from->start.ptr(), from->length.bytes(), to->start.ptr(), to->length.bytes());
+  if (result == Move::kDone) advise(from->start, from->length);
+  if (result == Move::kRefused) advise(to->start, to->length);
   const LockGuard guard(lock_, *this);
   switch (result) {
     case Move::kRefused:

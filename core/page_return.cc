@@ -56,12 +56,13 @@ void PageHeap::miss_locked(PageCount pages) {
 // The longest committed free run, as kReturning, if there are more free pages than `bound`. Of what
 // has aged it is the longest that has been quiet, if one has, as it is long ones that others are
 // cut from; and no more of it than is too much. Only what are whole pages of the kernel: where the
-// user wants huge ones, whole huge pages.
+// user wants huge ones, whole huge pages, up to the soft limit.
 Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   if (committed_locked() <= bound) return nullptr;
   // More than is too much, so that long runs come of it; in slices, so that others get the lock.
   dissolve_locked(std::max(committed_locked() - bound, PageCount{kMaxDissolved}));
-  const bool whole_huge = huge_pages_ == Options::kYes && keep != Keep::kNothing;
+  const bool whole_huge = huge_pages_ == Options::kYes && keep != Keep::kNothing &&
+                          held_locked() + committed_locked() <= soft_limit_;
   const PageCount unit = PageCount::of_bytes(whole_huge ? kHugePageBytes : os_->page_bytes);
   const auto head_of = [&unit](const Span* r) {
     return PageCount{-r->start.value & (unit.value - 1)};

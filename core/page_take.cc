@@ -194,9 +194,7 @@ bool PageHeap::grow_locked(PageCount pages) {
     os_->release(memory, chunk.bytes());
     return false;
   }
-  if (huge_pages_ != Options::kAuto) {
-    os_->want_huge_pages(memory, chunk.bytes(), huge_pages_ == Options::kYes);
-  }
+  advise(start, chunk);
   stats_.mapped += chunk;
   map_->set_ends(run);
   insert_locked(coalesce_locked(run));
@@ -219,6 +217,8 @@ bool PageHeap::feed_arena_locked() {
   if (run == nullptr) return false;
   index_of(run).remove(run);
   map_->clear_ends(run);
+  Span front(run->start, pages, run->state);
+  front.mapping = run->mapping;
   arena_->donate(run->start.ptr(), pages.bytes());
   stats_.mapped -= pages;
   run->start = run->start + pages;
@@ -229,6 +229,7 @@ bool PageHeap::feed_arena_locked() {
     map_->set_ends(run);
     insert_locked(run);
   }
+  end_mapping_locked(&front);
   return true;
 }
 

@@ -1013,6 +1013,27 @@ TEST_CASE("heap: at the hard limit a request fails, whatever holds the rest, and
   }
 }
 
+TEST_CASE(
+    "heap: at the hard limit the caches give up what they hold for more than was ever mapped") {
+  constexpr std::size_t kLimit = std::size_t{8} << 20;
+  Options options;
+  options.hard_limit = kLimit;
+  Fixture f(options);
+  for (std::size_t bytes = 512; bytes <= 32 * 1024; bytes += bytes / 8) {
+    for (int round = 0; round < 8; ++round) {
+      std::vector<char*> objects(512 * 1024 / bytes);
+      for (char*& object : objects) object = f.allocate(bytes);
+      for (char* const object : objects) f.heap->deallocate(object);
+    }
+  }
+  REQUIRE(f.snapshot().thread_cached > kLimit / 8);
+  REQUIRE(f.snapshot().mapped < kLimit * 7 / 8);
+  char* const block = f.allocate(kLimit * 7 / 8);
+  REQUIRE(block != nullptr);
+  f.heap->deallocate(block);
+  f.check();
+}
+
 TEST_CASE("heap: above the soft limit the caches give up what they hold, and requests go on") {
   Options options;
   options.soft_limit = std::size_t{8} << 20;

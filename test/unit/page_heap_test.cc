@@ -782,6 +782,38 @@ TEST_CASE("page heap: a span of moved pages is renewed when it is returned", "[I
   CHECK(p.adds_up());
 }
 
+// The donated pages lie between two parts of one mapping.
+TEST_CASE("page heap: moved pages that become metadata are counted out") {
+  Pages p;
+  const auto r = row(p, {40, 60, 1});
+  REQUIRE(move(p, r[0], r[1]));
+  CHECK(p.release(r[1]));
+  Span* const front = p.large(10);
+  REQUIRE(front->mapping != 0);
+  REQUIRE(p.heap.feed_arena());
+  CHECK(p.release(front));
+  p.heap.trim();
+  CHECK(p.adds_up());
+  Span* const from = p.large(40);
+  CHECK(move(p, from, p.large(60)));
+}
+
+TEST_CASE("page heap: what a move leaves and what is renewed is as huge as the user wants it") {
+  Pages p(Options{.huge_pages = Options::kYes});
+  const auto r = row(p, {40, 60, 1});
+  const std::size_t before = p.fake.huge_bytes(true);
+  REQUIRE(before == p.fake.mapped_bytes());
+  REQUIRE(move(p, r[0], r[1]));
+  CHECK(p.fake.huge_bytes(true) == before + PageCount{40}.bytes());
+  CHECK(p.release(r[1]));
+  p.heap.trim();
+  CHECK(p.fake.huge_bytes(true) == before + PageCount{40 + 60}.bytes());
+  p.fake.fail(OsCall::kMove, 1);
+  Span* const from = p.large(40);
+  CHECK_FALSE(move(p, from, p.large(60)));
+  CHECK(p.fake.huge_bytes(true) == before + PageCount{40 + 60 + 60}.bytes());
+}
+
 TEST_CASE("page heap: renewing a span of moved pages spares what was cut off it", "[I6]") {
   const std::size_t kernel_page = GENERATE(4096, 16 * 1024, 64 * 1024);
   CAPTURE(kernel_page);
@@ -1448,6 +1480,30 @@ TEST_CASE("page heap: at the hard limit requests fail, and what is freed serves 
   CHECK(p.large(kLimit) == nullptr);
   CHECK(p.large(kLimit - 64) != nullptr);
   CHECK(within());
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: at the hard limit a request that is longer than all that is free is served") {
+  constexpr std::size_t kLimit = 4096;
+  Pages p(Options{.hard_limit = PageCount{kLimit}.bytes()});
+  std::vector<Span*> spans;
+  for (int i = 0; i < 20; ++i) spans.push_back(p.large(128));
+  for (std::size_t i = 0; i < spans.size(); i += 2) p.release(spans[i]);
+  REQUIRE(free_pages(p) == 1280);
+  CHECK(p.large(kLimit) == nullptr);
+  CHECK(free_pages(p) == 1280);  // nothing that is free would have helped
+  CHECK(p.large(kLimit - 1280 - 64) != nullptr);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: above the soft limit not only whole huge pages are returned") {
+  constexpr std::size_t kLimit = 4096;
+  Pages p(Options{.soft_limit = PageCount{kLimit}.bytes(), .huge_pages = Options::kYes});
+  std::vector<Span*> spans;
+  for (std::size_t i = 0; i < 100; ++i) spans.push_back(p.large(128));
+  for (std::size_t i = 0; i < spans.size(); i += 2) p.release(spans[i]);
+  CHECK(in_use(p) > kLimit);
+  CHECK(free_pages(p) == 0);
   CHECK(p.adds_up());
 }
 
