@@ -75,6 +75,9 @@ class MINITC_CAPABILITY("mutex") RankedLock {
     give_up();
   }
 
+  // By the holder: whether it is between the fork handlers, so that nobody else will take it soon.
+  bool is_held_for_fork() const { return for_fork_; }
+
   // Debug builds, before each release: dies if owner.violation_locked(), which counts the things
   // that it looks at, finds an invariant of what the lock guards that does not hold. A walk over n
   // things is due again n / kWalkShare releases later, so that walks do not take longer the more

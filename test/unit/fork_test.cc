@@ -364,6 +364,29 @@ TEST_CASE("fork: in the middle of a slow path, both sides finish it", "[I4][I10]
         }) == "exit 0: ");
 }
 
+TEST_CASE("fork: a handler whose request is refused does not wait for another thread's return") {
+  static std::atomic<bool> returns;
+  static std::atomic<bool> goes_on;
+  returns = goes_on = false;
+  FakeOs fake;
+  TestHeap heap(fake.os());
+  void* const block = heap->allocate(2 * kMinFreeBound);
+  fake.at_decommit([] {
+    returns = true;
+    while (!goes_on) std::this_thread::yield();
+  });
+  std::thread other([&] { heap->deallocate(block); });
+  while (!returns) std::this_thread::yield();
+  ForkHold::prepare(*heap);
+  fake.fail(test::OsCall::kReserve, 1, test::kAlways);
+  goes_on = true;
+  CHECK(heap->allocate(kMinFreeBound) == nullptr);
+  ForkHold::parent(*heap);
+  other.join();
+  fake.at_decommit(nullptr);
+  CHECK(heap_works(*heap));
+}
+
 TEST_CASE("fork: a child whose own cache another thread was at work on goes on without it",
           "[I10]") {
   FakeOs fake;
