@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -174,9 +175,23 @@ Move transfer(void* from, std::size_t bytes, void* to) {
 
 }  // namespace
 
+namespace {
+
+// Whether the kernel lets a process have so much: by default not what is more than the machine has,
+// but of a mapping without a reservation nobody asks that.
+bool may_have(std::size_t bytes) {
+  const long start = system_call(SYS_mmap, 0, static_cast<long>(bytes), PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return !failed(start) && unmap(reinterpret_cast<void*>(start), bytes);
+}
+
+}  // namespace
+
 // The kernel places new mappings below the last, so that after the first they come aligned by
 // themselves; one that does not is taken again with room to cut.
 void* reserve_from_kernel(std::size_t bytes) {
+  constexpr std::size_t kLeastAsked = std::size_t{1} << 30;
+  if (bytes >= kLeastAsked && !may_have(bytes)) return nullptr;
   char* start = static_cast<char*>(map(nullptr, bytes, 0));
   if (start == nullptr) return nullptr;
   const std::size_t skew = reinterpret_cast<std::uintptr_t>(start) & (kPageBytes - 1);
@@ -218,11 +233,32 @@ std::ptrdiff_t read_file(const char* path, char* buffer, std::size_t bytes) {
   return failed(got) ? -1 : static_cast<std::ptrdiff_t>(length);
 }
 
+namespace {
+
+// As write(2), but no signal comes of it: where a file may not become longer, or nobody reads, the
+// program would end for something that it knows nothing of.
+long write_quietly(long fd, const char* data, std::size_t bytes) {
+  const std::uint64_t both = std::uint64_t{1} << (SIGXFSZ - 1) | std::uint64_t{1} << (SIGPIPE - 1);
+  std::uint64_t mask = 0;
+  std::uint64_t pending = 0;
+  system_call(SYS_rt_sigprocmask, SIG_BLOCK, as_long(&both), as_long(&mask), sizeof(mask));
+  system_call(SYS_rt_sigpending, as_long(&pending), sizeof(pending), 0);
+  const long written = system_call(SYS_write, fd, as_long(data), static_cast<long>(bytes));
+  if (written == -EFBIG || written == -EPIPE) {
+    const std::uint64_t ours = both & ~pending;
+    const timespec at_once = {};
+    system_call(SYS_rt_sigtimedwait, as_long(&ours), 0, as_long(&at_once), sizeof(ours));
+  }
+  system_call(SYS_rt_sigprocmask, SIG_SETMASK, as_long(&mask), 0, sizeof(mask));
+  return written;
+}
+
+}  // namespace
+
 void write_text(int fd, const Text& text) {
   std::size_t written = 0;
   while (written < text.size()) {
-    const long n = system_call(SYS_write, fd, as_long(text.data() + written),
-                               static_cast<long>(text.size() - written));
+    const long n = write_quietly(fd, text.data() + written, text.size() - written);
     if (n == -EINTR) continue;
     if (n <= 0) return;
     written += static_cast<std::size_t>(n);
@@ -242,7 +278,10 @@ void print_line(const Text& line) { write_text(message_fd, line); }
 void say(const Text& text) {
   Text line;
   line << "libminitc: ";
-  for (std::size_t i = 0; i < text.size(); ++i) line << text.data()[i];
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text.data()[i];
+    line << (c == '\n' ? '?' : c);  // out of a variable's value
+  }
   print_line(line.end_line());
 }
 
@@ -263,7 +302,7 @@ bool append_to_file(const char* path, const char* data, std::size_t bytes) {
   if (failed(fd)) return false;
   long written;
   do {
-    written = system_call(SYS_write, fd, as_long(data), static_cast<long>(bytes));
+    written = write_quietly(fd, data, bytes);
   } while (written == -EINTR);
   system_call(SYS_close, fd, 0, 0);
   return written == static_cast<long>(bytes);

@@ -34,6 +34,7 @@ bool StatsFile::write(Heap& heap, const char* event) {
   if (!is_on_ || is_busy_.exchange(true, std::memory_order_acquire)) return false;
   Snapshot::take(heap, snapshot_);
   length_ = 0;
+  if (is_torn_) append("\n", 1);
   report_json(
       snapshot_, event, *options_,
       [](const Text& part, void* file) {
@@ -42,6 +43,7 @@ bool StatsFile::write(Heap& heap, const char* event) {
       this);
   append("\n", 1);
   const bool done = append_to_file(expand_path(process_id()), line_, length_);
+  is_torn_ = !done;
   is_busy_.store(false, std::memory_order_release);
   return done;
 }

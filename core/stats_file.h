@@ -52,10 +52,11 @@ class StatsFile {
   std::atomic<std::uint32_t> ticks_{0};
   std::atomic<std::size_t> due_ms_{0};
   std::atomic<bool> is_busy_{false};  // who sets it has what follows
+  bool is_torn_ = false;              // the last line may have been cut
   Snapshot snapshot_ = {};
   char path_[kPathBytes] = {};
   std::size_t length_ = 0;
-  char line_[kJsonBytes + 1] = {};
+  char line_[kJsonBytes + 2] = {};  // with one that ends a torn line, and its own end
 };
 
 extern constinit StatsFile g_stats_file;

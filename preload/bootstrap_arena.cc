@@ -54,17 +54,20 @@ struct FirstExtent {
 constinit FirstExtent first{};
 std::atomic<Extent*> extensions{nullptr};
 
-Extent* extend(std::size_t bytes) {
+// A block out of a new extent, which others see when it is taken.
+void* extend(std::size_t bytes, std::size_t alignment) {
+  const std::size_t most = bytes + alignment + sizeof(Header);
   const std::size_t whole =
-      align_up((bytes > kExtensionBytes ? bytes : kExtensionBytes) + sizeof(Extent), kPageBytes);
+      align_up((most > kExtensionBytes ? most : kExtensionBytes) + sizeof(Extent), kPageBytes);
   void* const memory = reserve_from_kernel(whole);
   if (memory == nullptr) return nullptr;
   Extent* const extent = new (memory) Extent;
   extent->more = whole - kFirstBytes;
+  void* const block = extent->allocate(bytes, alignment);
   extent->next = extensions.load(std::memory_order_relaxed);
   while (!extensions.compare_exchange_weak(extent->next, extent, std::memory_order_release)) {
   }
-  return extent;
+  return block;
 }
 
 Extent* owner_of(const void* ptr) {
@@ -85,8 +88,7 @@ void* bootstrap_allocate(std::size_t bytes, std::size_t alignment) {
   for (Extent* e = extensions.load(std::memory_order_acquire); e != nullptr; e = e->next) {
     if (void* const block = e->allocate(bytes, alignment); block != nullptr) return block;
   }
-  Extent* const extension = extend(bytes + alignment + sizeof(Header));
-  return extension == nullptr ? nullptr : extension->allocate(bytes, alignment);
+  return extend(bytes, alignment);
 }
 
 void* bootstrap_allocate_zeroed(std::size_t bytes) {

@@ -65,7 +65,9 @@ MINITC_COLD void* malloc_slow(std::size_t bytes) { return or_enomem(allocate_or_
 MINITC_COLD void* calloc_slow(std::size_t bytes) {
   if (bytes > PTRDIFF_MAX) return or_enomem(nullptr);
   if (!heap_is_usable()) return or_enomem(bootstrap_allocate_zeroed(bytes));
-  return or_enomem(g_heap.allocate_zeroed(bytes));
+  void* const object = g_heap.allocate_zeroed(bytes);
+  g_stats_file.tick(g_heap);
+  return or_enomem(object);
 }
 
 // Clears `bytes` or more of an object of class `cls` and returns it. A few stores cost half of a
@@ -96,6 +98,7 @@ void* resize(void* ptr, std::size_t bytes, std::uintptr_t site) {
     // Not usable: in a signal handler that interrupted the heap, where nothing can be looked up.
     if (!heap_is_usable()) return or_enomem(nullptr);
     void* const object = g_heap.resize(ptr, bytes, site);
+    g_stats_file.tick(g_heap);
     if (object != nullptr || bytes == 0) return object;
     if (g_heap.find(ptr).verdict == Verdict::kLive) return or_enomem(nullptr);
     errno = EINVAL;  // a bad pointer, and bad pointers are ignored

@@ -104,14 +104,19 @@ def lines_of(path, whole=False):
       text = file.read().split(b"\n")[1 if start else 0:-1]
   except OSError as problem:
     raise BadInput(f"{path}: {problem.strerror}") from problem
-  lines = []
+  lines, other = [], None
   for line in filter(None, text):
     try:
-      lines.append(json.loads(line))
-      if lines[-1]["format"] != FORMAT:
-        raise BadInput(f"{path}: format {lines[-1]['format']}, this is for format {FORMAT}")
+      entry = json.loads(line)
+      form = entry["format"]
     except (ValueError, KeyError, TypeError):
-      raise BadInput(f"{path}: not a file of MINITC_STATS_FILE: {line[:40]!r}") from None
+      other = other or line  # one that was cut, as on a full disk, is no reason to read no other
+      continue
+    if form != FORMAT:
+      raise BadInput(f"{path}: format {form}, this is for format {FORMAT}")
+    lines.append(entry)
+  if not lines and other:
+    raise BadInput(f"{path}: not a file of MINITC_STATS_FILE: {other[:40]!r}")
   if not lines:
     raise BadInput(f"{path}: nothing was written yet")
   return lines

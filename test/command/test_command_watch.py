@@ -68,7 +68,7 @@ def test_stats_shows_the_last_line(command, recorded, tmp_path):
   assert f"process {call['pid']}, written " in result.stdout
   rows = rows_of(result.stdout)
   assert rows["7168"][:2] == ["7168", "1000"]
-  assert rows["large"][:2] == ["large", "3"]
+  assert rows["large"][:2] == ["large", str(call["large_count"])] and call["large_count"] >= 3
   assert rows["live"][1:4] == [f"{call['live'] / (1 << 20):.1f}", "MiB",
                                f"{call['live'] / call['mapped']:.0%}"]
   assert "refills" not in rows  # there is no line before
@@ -221,6 +221,14 @@ def test_bad_files(command, tmp_path, content, message, options):
   result = command("stats", *options, path)
   assert (result.returncode, result.stdout) == (2, "")
   assert result.stderr == f"minitc: {message.format(path)}\n"
+
+
+def test_torn_lines_are_passed_over(command, run_ok, build, tmp_path):
+  path = tmp_path / "lines"
+  path.write_text('{"format":1,"event":"inter\n')
+  run_ok([build / "preload" / "stats_file", "at_work"], {"MINITC_STATS_FILE": str(path)})
+  result = command("stats", path)
+  assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("words, message", [

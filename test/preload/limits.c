@@ -2,6 +2,8 @@
 // ENOMEM, nothing is lost, and what comes after works.
 #include "check.h"
 
+#include <sys/sysinfo.h>
+
 enum { kMiB = 1 << 20 };
 
 static void limit_growth(size_t bytes) {
@@ -160,6 +162,37 @@ static void few_descriptors(void) {
   churn(1000);
 }
 
+// More than the machine has is refused at once, not when it is written to, unless the kernel is
+// told to refuse nothing.
+static void more_than_there_is(void) {
+  char setting = '?';
+  int fd = open("/proc/sys/vm/overcommit_memory", O_RDONLY);
+  CHECK(fd >= 0 && read(fd, &setting, 1) == 1);
+  close(fd);
+  if (setting == '1') exit(77);
+  struct sysinfo machine;
+  CHECK(sysinfo(&machine) == 0);
+  const size_t all = (machine.totalram + machine.totalswap) * machine.mem_unit;
+  char* block = malloc(5000);
+  fill(block, 5000, 7);
+  for (size_t bytes = 2 * all; bytes < PTRDIFF_MAX / 2; bytes *= 2) {
+    errno = 0;
+    CHECK(malloc(bytes) == NULL && errno == ENOMEM);
+    errno = 0;
+    CHECK(calloc(bytes / 8, 8) == NULL && errno == ENOMEM);
+    errno = 0;
+    CHECK(realloc(block, bytes) == NULL && errno == ENOMEM);
+    void* out = NULL;
+    CHECK(posix_memalign(&out, 4096, bytes) == ENOMEM && out == NULL);
+  }
+  CHECK(is_filled(block, 5000, 7));
+  free(block);
+  char* sparse = malloc(all / 2);
+  CHECK(sparse != NULL);
+  sparse[all / 2 - 1] = 1;
+  free(sparse);
+}
+
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
       {"small_objects", small_objects},
@@ -171,6 +204,7 @@ int main(int argc, char** argv) {
       {"while_another_trims", while_another_trims},
       {"from_the_start", from_the_start},
       {"few_descriptors", few_descriptors},
+      {"more_than_there_is", more_than_there_is},
       {NULL, NULL},
   };
   return run_case(argc, argv, cases);

@@ -188,6 +188,17 @@ static void alternate_stack(void) {
   for (int i = 0; i < 10; i++) raise(SIGUSR1);
 }
 
+static void exit_at_once(int number) {
+  (void)number;
+  exit(0);
+}
+
+// Ends the program wherever it is.
+static void handler_exits(void) {
+  start_ticks(exit_at_once);
+  for (;;) free(malloc(100));
+}
+
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
       {"profiled", profiled},
@@ -197,6 +208,7 @@ int main(int argc, char** argv) {
       {"smallest_stacks", smallest_stacks},
       {"smallest_stack_first", smallest_stack_first},
       {"alternate_stack", alternate_stack},
+      {"handler_exits", handler_exits},
       {NULL, NULL},
   };
   return run_case(argc, argv, cases);

@@ -95,6 +95,28 @@ static void daemon_like(void) {
   printf("%d\n", files - 2 - 1);  // less . and .. and the folder itself
 }
 
+// By calls that have their own ways into the library.
+static void only_callocs(void) {
+  void* (*volatile hidden_calloc)(size_t, size_t) = calloc;
+  for (int i = 0; i < 20000; i++) CHECK(hidden_calloc(1, 5000) != NULL);
+}
+
+static void only_reallocs(void) {
+  for (int i = 0; i < 200; i++) {
+    void* block = malloc(1);
+    for (size_t bytes = 1000; bytes < 1000000; bytes += bytes / 4) {
+      CHECK((block = realloc(block, bytes)) != NULL);
+    }
+  }
+}
+
+// The file may not become as long as it would.
+static void short_file(void) {
+  struct rlimit limit = {10000, 10000};
+  CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+  work(300);
+}
+
 // errno is not touched, whether a line is written or not.
 static void keeps_errno(void) {
   errno = 777;
@@ -104,15 +126,12 @@ static void keeps_errno(void) {
 
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
-      {"on_call", on_call},
-      {"at_work", at_work},
-      {"threads", threads},
-      {"forks", forks},
-      {"only_frees", only_frees},
-      {"forks_among_threads", forks_among_threads},
-      {"daemon_like", daemon_like},
-      {"keeps_errno", keeps_errno},
-      {NULL, NULL},
+      {"on_call", on_call},           {"at_work", at_work},
+      {"threads", threads},           {"forks", forks},
+      {"only_frees", only_frees},     {"forks_among_threads", forks_among_threads},
+      {"daemon_like", daemon_like},   {"keeps_errno", keeps_errno},
+      {"only_callocs", only_callocs}, {"only_reallocs", only_reallocs},
+      {"short_file", short_file},     {NULL, NULL},
   };
   return run_case(argc, argv, cases);
 }

@@ -36,6 +36,8 @@ def test_silence(run_ok, command):
     ("MINITC_STATS=-1", "MINITC_STATS=-1: not a number, ignored"),
     ("MINITC_STATS=1K", "MINITC_STATS=1K: not a number, ignored"),
     ("MINITC_STATS=1 ", "MINITC_STATS=1 : not a number, ignored"),
+    ("MINITC_STATS=1\n2", "MINITC_STATS=1?2: not a number, ignored"),
+    ("MINITC_A\nB=1", "MINITC_A?B: unknown option, ignored"),
     ("MINITC_STATS=7", "MINITC_STATS=7: out of range 0..1, ignored"),
     ("MINITC_CHECK_FREE=2", "MINITC_CHECK_FREE=2: out of range 0..1, ignored"),
     ("MINITC_VERBOSE=yes", "MINITC_VERBOSE=yes: not a number, ignored"),

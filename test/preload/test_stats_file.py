@@ -76,6 +76,24 @@ def test_frees_alone_find_the_time(watched):
   assert [line["event"] for line in files["lines"]][-3:] == ["call", "interval", "exit"]
 
 
+@pytest.mark.parametrize("case", ["only_callocs", "only_reallocs"])
+def test_every_slow_path_finds_the_time(watched, case):
+  _, files = watched(case, MINITC_STATS_INTERVAL="1")
+  assert len(files["lines"]) > 4
+
+
+def test_a_file_that_may_not_grow(run_ok, build, tmp_path):
+  path = tmp_path / "lines"
+  env = {"MINITC_STATS_FILE": str(path), "MINITC_STATS_INTERVAL": "1"}
+  result = run_ok([build / "preload" / "stats_file", "short_file"], env)
+  assert (result.stdout, result.stderr) == ("", "")
+  text = path.read_bytes()
+  assert len(text) == 10000 and not text.endswith(b"\n")
+  run_ok([build / "preload" / "stats_file", "at_work"], env)
+  lines = path.read_bytes()[10000:].split(b"\n")
+  assert all("live" in json.loads(line) for line in lines[1:-1]) and len(lines) > 4
+
+
 def test_a_call_without_a_file(run_ok, run_plain, build):
   assert run_ok([build / "preload" / "stats_file", "on_call"]).stdout == "0\n"
   assert run_plain([build / "preload" / "stats_file", "on_call"]).stdout == "no library\n"

@@ -5,6 +5,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -481,6 +482,40 @@ TEST_CASE("os: text that the kernel does not take is given up, and errno is left
   write_text(ends[1], Text() << "nobody reads this");
   write_text(-1, Text() << "nor this");
   CHECK(errno == 777);
+}
+
+// Writes to a pipe that nobody reads.
+void write_in_vain() {
+  int ends[2];
+  if (pipe(ends) != 0) _exit(9);
+  close(ends[0]);
+  Text text;
+  text << "in vain";
+  write_text(ends[1], text);
+  close(ends[1]);
+}
+
+bool is_pending(int number) {
+  sigset_t pending;
+  return sigpending(&pending) == 0 && sigismember(&pending, number) == 1;
+}
+
+TEST_CASE("os: no signal comes of a write that nobody reads, and those of others are left alone") {
+  const bool is_blocked = GENERATE(false, true);
+  const bool was_pending = GENERATE(false, true);
+  if (was_pending && !is_blocked) return;
+  CHECK(ending_of([&] {
+          sigset_t set;
+          sigemptyset(&set);
+          sigaddset(&set, SIGPIPE);
+          if (is_blocked) sigprocmask(SIG_BLOCK, &set, nullptr);
+          if (was_pending) raise(SIGPIPE);
+          write_in_vain();
+          sigset_t mask;
+          sigprocmask(SIG_SETMASK, nullptr, &mask);
+          if ((sigismember(&mask, SIGPIPE) == 1) != is_blocked) _exit(1);
+          _exit(is_pending(SIGPIPE) == was_pending ? 0 : 2);
+        }) == "exit 0: ");
 }
 
 TEST_CASE("os: say() writes one line, die() a line and aborts") {
