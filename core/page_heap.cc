@@ -42,8 +42,9 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
   soft_limit_ = limit(options.soft_limit);
   hard_limit_ = limit(options.hard_limit);
   huge_pages_ = options.huge_pages;
-  aged_ms_ = os.now_ms();
   offers_ = options.release == Options::kOffer;
+  const LockGuard guard(lock_, *this);
+  aged_ms_ = os.now_ms();
 }
 
 // Calls take() under the lock until it is true. Where the OS refuses more, runs that differ in

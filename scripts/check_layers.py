@@ -33,7 +33,7 @@ LAYERS = [
 # Types and templates that compile to nothing, and the kernel and libc calls that do not allocate.
 CORE_SYSTEM = set("""
     algorithm array atomic bit compare cstddef cstdint limits new type_traits utility
-    errno.h fcntl.h limits.h pthread.h sched.h stddef.h stdint.h stdlib.h string.h time.h unistd.h
+    errno.h fcntl.h limits.h pthread.h sched.h signal.h stddef.h stdint.h stdlib.h string.h time.h unistd.h
     linux/futex.h sys/auxv.h sys/mman.h sys/syscall.h
 """.split())
 
