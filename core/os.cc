@@ -173,10 +173,6 @@ Move transfer(void* from, std::size_t bytes, void* to) {
   return result;
 }
 
-}  // namespace
-
-namespace {
-
 // Whether the kernel lets a process have so much: by default not what is more than the machine has,
 // but of a mapping without a reservation nobody asks that.
 bool may_have(std::size_t bytes) {
@@ -241,15 +237,16 @@ long write_quietly(long fd, const char* data, std::size_t bytes) {
   const std::uint64_t both = std::uint64_t{1} << (SIGXFSZ - 1) | std::uint64_t{1} << (SIGPIPE - 1);
   std::uint64_t mask = 0;
   std::uint64_t pending = 0;
-  system_call(SYS_rt_sigprocmask, SIG_BLOCK, as_long(&both), as_long(&mask), sizeof(mask));
+  const bool masked = !failed(
+      system_call(SYS_rt_sigprocmask, SIG_BLOCK, as_long(&both), as_long(&mask), sizeof(mask)));
   system_call(SYS_rt_sigpending, as_long(&pending), sizeof(pending), 0);
   const long written = system_call(SYS_write, fd, as_long(data), static_cast<long>(bytes));
-  if (written == -EFBIG || written == -EPIPE) {
+  if (masked && (written == -EFBIG || written == -EPIPE)) {
     const std::uint64_t ours = both & ~pending;
     const timespec at_once = {};
     system_call(SYS_rt_sigtimedwait, as_long(&ours), 0, as_long(&at_once), sizeof(ours));
   }
-  system_call(SYS_rt_sigprocmask, SIG_SETMASK, as_long(&mask), 0, sizeof(mask));
+  if (masked) system_call(SYS_rt_sigprocmask, SIG_SETMASK, as_long(&mask), 0, sizeof(mask));
   return written;
 }
 
