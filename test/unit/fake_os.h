@@ -254,7 +254,7 @@ class FakeOs {
       refused_.fetch_add(1, std::memory_order_relaxed);
       return nullptr;
     }
-    char* start = take_lost(bytes);
+    char* start = for_pages ? take_lost(bytes) : nullptr;
     if (start == nullptr) start = take_new(region, bytes);
     require(mprotect(start, align_up(bytes, page_bytes_), PROT_READ | PROT_WRITE) == 0,
             "mprotect fails");
