@@ -240,7 +240,10 @@ long write_quietly(long fd, const char* data, std::size_t bytes) {
   const bool masked = !failed(
       system_call(SYS_rt_sigprocmask, SIG_BLOCK, as_long(&both), as_long(&mask), sizeof(mask)));
   system_call(SYS_rt_sigpending, as_long(&pending), sizeof(pending), 0);
-  const long written = system_call(SYS_write, fd, as_long(data), static_cast<long>(bytes));
+  long written;
+  do {
+    written = system_call(SYS_write, fd, as_long(data), static_cast<long>(bytes));
+  } while (written == -EINTR);
   if (masked && (written == -EFBIG || written == -EPIPE)) {
     const std::uint64_t ours = both & ~pending;
     const timespec at_once = {};
@@ -256,7 +259,6 @@ void write_text(int fd, const Text& text) {
   std::size_t written = 0;
   while (written < text.size()) {
     const long n = write_quietly(fd, text.data() + written, text.size() - written);
-    if (n == -EINTR) continue;
     if (n <= 0) return;
     written += static_cast<std::size_t>(n);
   }
@@ -297,10 +299,7 @@ bool append_to_file(const char* path, const char* data, std::size_t bytes) {
   constexpr int kFlags = O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
   const long fd = system_call(SYS_openat, AT_FDCWD, as_long(path), kFlags, 0644);
   if (failed(fd)) return false;
-  long written;
-  do {
-    written = write_quietly(fd, data, bytes);
-  } while (written == -EINTR);
+  const long written = write_quietly(fd, data, bytes);
   system_call(SYS_close, fd, 0, 0);
   return written == static_cast<long>(bytes);
 }

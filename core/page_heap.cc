@@ -292,20 +292,16 @@ Finding PageHeap::find_locked(const void* ptr) {
           span->length.bytes()};
 }
 
-// Takes a large span whose addresses are lost out of the heap.
+// Takes a large span whose addresses are lost out of the heap. They may be the heap's again, since
+// another thread may have been given them.
 void PageHeap::drop_locked(Span* span) {
   stats_.large -= span->length;
   --stats_.large_count;
   stats_.in_use -= span->length;
-  forget_locked(span);
-}
-
-// Its addresses are not the heap's any more, or are again: another thread may have been given them.
-void PageHeap::forget_locked(Span* run) {
-  stats_.mapped -= run->length;
-  end_mapping_locked(run);
-  map_->clear_ends(run);
-  arena_->destroy(run);
+  stats_.mapped -= span->length;
+  end_mapping_locked(span);
+  map_->clear_ends(span);
+  arena_->destroy(span);
 }
 
 // --- Self-check --------------------------------------------------------------------------------

@@ -223,7 +223,6 @@ class PageHeap {
   void part_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
   std::size_t parts_beside_locked(const Span* run) const MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
-  void forget_locked(Span* run) MINITC_REQUIRES(lock_);
   // A mapping of its own goes with its pages, so that mappings do not add up. Where there are too
   // many already, it may stay.
   bool give_back(const Span* run) const {
