@@ -240,7 +240,7 @@ def main():
   # Halting makes the report the last thing in the output, and the exit status tell.
   os.environ.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
   # Its shadow of memory that was mapped for a short time only is dropped at this size.
-  os.environ.setdefault("TSAN_OPTIONS", "memory_limit_mb=4000")
+  os.environ.setdefault("TSAN_OPTIONS", "memory_limit_mb=4000:halt_on_error=1")
 
   groups = {}
   for folder in args.pytest:

@@ -7,7 +7,10 @@
 // along.
 //
 // Thread safety: the functions of the tables may be called from any thread. They use relaxed
-// atomics only, so that they order nothing that the code under test ought to order itself.
+// atomics only, so that they order nothing that the code under test ought to order itself, but for
+// the clock: a cache is robbed because its owner has done nothing for long (note 7 of
+// docs/locks.md). Where other threads let time go by, an owner has to call pass_ms() after each
+// free: only the newest object of a class is safe without.
 #pragma once
 
 #include <stdio.h>
@@ -118,8 +121,9 @@ class FakeOs {
   void refused_decommit_does(Refused what) { refused_decommit_ = what; }
   // What becomes of a move or transfer that is to fail: kRefused unless set otherwise.
   void failed_move_is(Move result) { failed_move_ = result; }
-  // Lets time go by; it stands still otherwise.
-  void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_relaxed); }
+  // Lets time go by, if only the moment that it takes to call this; it stands still otherwise. What
+  // was done before is visible to who looks at the clock later, as it would be after so long.
+  void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_release); }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
   // Called in each move or transfer that loses addresses, which then are anyone's.
@@ -342,7 +346,7 @@ class FakeOs {
     self.populated_bytes_.fetch_add(bytes, std::memory_order_relaxed);
   }
 
-  static std::uint32_t now_ms() { return current_->now_ms_.load(std::memory_order_relaxed); }
+  static std::uint32_t now_ms() { return current_->now_ms_.load(std::memory_order_acquire); }
 
   // As mremap does it, but for the copy.
   static Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
