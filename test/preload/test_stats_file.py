@@ -72,8 +72,10 @@ def test_a_call_writes_what_is_so_now(watched):
 
 
 def test_frees_alone_find_the_time(watched):
+  """More than one, where they take longer than an interval."""
   _, files = watched("only_frees")
-  assert [line["event"] for line in files["lines"]][-3:] == ["call", "interval", "exit"]
+  events = [line["event"] for line in files["lines"]]
+  assert set(events[events.index("call") + 1:-1]) == {"interval"} and events[-1] == "exit"
 
 
 @pytest.mark.parametrize("case", ["only_callocs", "only_reallocs"])
