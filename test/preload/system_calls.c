@@ -11,6 +11,7 @@ static void mark(const char* text) {
 static void* work(void* unused) {
   void* objects[500];
   pthread_barrier_wait(&gate);
+  pthread_barrier_wait(&gate);
   for (int round = 0; round < 5; round++) {
     churn(20);
     for (size_t i = 0; i < 500; i++) objects[i] = calloc(1, i * i + 1);
@@ -40,8 +41,8 @@ int main(void) {
   pthread_barrier_init(&gate, NULL, kThreads + 1);
   free(malloc(1));
   for (int i = 0; i < kThreads; i++) CHECK(pthread_create(&threads[i], NULL, work, NULL) == 0);
-  // The threads' own birth, which makes calls too, is over when they wait.
-  usleep(100000);
+  // The threads' own birth, which makes calls too, is over when they are here.
+  pthread_barrier_wait(&gate);
   mark("begin");
   pthread_barrier_wait(&gate);
   churn(100);
