@@ -128,10 +128,10 @@ static void from_handler_during(void (*work)(void)) {
   CHECK(sigaction(SIGPROF, &action, NULL) == 0);
   struct itimerval often = {{0, 1000}, {0, 1000}};
   CHECK(setitimer(ITIMER_PROF, &often, NULL) == 0);
-  for (time_t end = time(NULL) + 2; time(NULL) <= end;) work();
+  // On a busy machine the timer, which counts the processor's time, fires seldom.
+  for (time_t end = time(NULL) + 2; time(NULL) <= end || forks_in_handler <= 20;) work();
   struct itimerval never = {{0, 0}, {0, 0}};
   setitimer(ITIMER_PROF, &never, NULL);
-  CHECK(forks_in_handler > 20);
 }
 
 static void allocate_fast(void) { churn(50); }
