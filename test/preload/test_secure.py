@@ -1,7 +1,9 @@
 """Options come from the caller: a program that has more rights than its caller ignores them."""
 import os
+import pathlib
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 
@@ -11,18 +13,18 @@ NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
-def linked(lib, tmp_path_factory):
-  """secure.c linked with a copy of the library, both where every user can read them."""
-  folder = tmp_path_factory.mktemp("secure")
-  for parent in (folder, folder.parent, folder.parent.parent):
-    if parent.owner() == folder.owner() and not parent.samefile("/tmp"):
-      parent.chmod(0o755)
-  shutil.copy(lib, folder / "libminitc.so")
-  source = os.path.join(os.path.dirname(__file__), "secure.c")
-  program = folder / "secure"
-  subprocess.run(["gcc", "-O1", "-fno-builtin", "-pthread", source, "-o", program,
-                  folder / "libminitc.so", f"-Wl,-rpath,{folder}"], check=True)
-  return program
+def linked(lib):
+  """secure.c linked with a copy of the library, both where every user can read them. Not in the
+  folder of pytest, since each pytest that starts beside this one closes it to other users."""
+  with tempfile.TemporaryDirectory(prefix="minitc-secure-", dir="/tmp") as name:
+    folder = pathlib.Path(name)
+    folder.chmod(0o755)
+    shutil.copy(lib, folder / "libminitc.so")
+    source = os.path.join(os.path.dirname(__file__), "secure.c")
+    program = folder / "secure"
+    subprocess.run(["gcc", "-O1", "-fno-builtin", "-pthread", source, "-o", program,
+                    folder / "libminitc.so", f"-Wl,-rpath,{folder}"], check=True)
+    yield program
 
 
 def test_options_count_without_extra_rights(run_plain, linked):
