@@ -103,11 +103,12 @@ def drive(job, process, noise):
   if load.returncode != 0:
     status = load.returncode if load.returncode > 0 else 128 - load.returncode
     raise BadRun(f"the load: {describe_status(status)}: {last_words(noise)}")
-  if process.poll() is not None:
-    raise BadRun(f"the server ended before its load did: {last_words(noise)}")
   # measure's child alone: measure has to stay and report.
   children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-  os.kill(int(children[0]), signal.SIGTERM)
+  if not children or process.poll() is not None:
+    raise BadRun(f"the server ended before its load did: {last_words(noise)}")
+  with contextlib.suppress(ProcessLookupError):  # it may end at this very moment
+    os.kill(int(children[0]), signal.SIGTERM)
   return wall
 
 
