@@ -21,11 +21,12 @@ def test_footprint(run_ok, build, case):
 
 
 def test_little_address_space(run_plain, run_ok):
-  """Of a program that allocates next to nothing."""
+  """Of a program that allocates next to nothing. In one start of some thousand its heap crosses a
+  multiple of 4 GiB, and needs a second leaf of the page map, of 4.5 MiB."""
   def vm_peak(run):
     status = run(["grep", "VmPeak", "/proc/self/status"]).stdout
     return int(re.search(r"(\d+) kB", status)[1]) << 10
-  assert vm_peak(run_ok) - vm_peak(run_plain) < 8 * MIB
+  assert min(vm_peak(run_ok) for _ in range(3)) - vm_peak(run_plain) < 8 * MIB
 
 
 def library_pages(run_ok):

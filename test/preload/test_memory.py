@@ -42,14 +42,17 @@ def test_calls_that_return_memory(run_plain, build, lib, tmp_path, case, calls_p
 
 
 def test_reports_are_the_same_on_any_number_of_cpus(run_ok, build):
-  """Nothing is sized by the number of CPUs, or placed by the one that a thread runs on."""
+  """Nothing is sized by the number of CPUs, or placed by the one that a thread runs on. Metadata
+  are left out: a heap that crosses a multiple of 4 GiB, as one in some hundred does by chance, has
+  more of them."""
   program = [build / "preload" / "semantics", "size_classes"]
   stats = {"MINITC_STATS": "1"}
   cpus = sorted(map(int, re.findall(r"^processor\s*: (\d+)", pathlib.Path("/proc/cpuinfo").read_text(),
                                     re.MULTILINE)))
-  reports = {run_ok(["taskset", "-c", words, *program], stats).stderr.split("libminitc:", 1)[1]
-             for words in ("0-1023", str(cpus[0]), str(cpus[-1]))}
-  assert len(reports) == 1
+  said = [run_ok(["taskset", "-c", words, *program], stats).stderr
+          for words in ("0-1023", str(cpus[0]), str(cpus[-1]))]
+  reports = {re.sub(r"\n.* metadata .*", "", text) for text in said}
+  assert len(reports) == 1 and "live" in reports.pop()
 
 
 @pytest.mark.parametrize("case", ["first_allocations_at_once", "free_only_thread"])
