@@ -66,8 +66,7 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
 
 void CentralCache::spill(void** objects, std::size_t count, Call call) {
   const bool may_fit = count <= store_capacity();
-  void** store = store_.load(std::memory_order_acquire);
-  if (store == nullptr && may_fit) store = make_store();
+  if (may_fit && store_.load(std::memory_order_relaxed) == nullptr) make_store();
   // What the store may take is marked outside the lock. The rest is marked and put into spans in
   // one walk; also where bad pointers are ignored, since their spans may be on their way out.
   const bool for_store =
@@ -77,6 +76,8 @@ void CentralCache::spill(void** objects, std::size_t count, Call call) {
   SpanList empties;
   {
     const LockGuard guard(lock_, *this);
+    // Not before: another thread may have made it, and filled it, while this one waited.
+    void** const store = store_.load(std::memory_order_acquire);
     const std::size_t room = store == nullptr ? 0 : store_room_locked();
     if (for_store && stored_ + count <= room) {
       memcpy(store + stored_, objects, count * sizeof(void*));

@@ -139,7 +139,7 @@ class alignas(64) CentralCache {
   SpanList new_spans(std::size_t objects, std::size_t held) MINITC_EXCLUDES(lock_);
   bool make_bits(Span* span);
   void delete_spans(SpanList& empties) MINITC_EXCLUDES(lock_);
-  void** make_store() MINITC_EXCLUDES(lock_);
+  void make_store() MINITC_EXCLUDES(lock_);
   void add_spans_locked(SpanList& spans) MINITC_REQUIRES(lock_);
   void remove_span_locked(Span* span, SpanList& empties) MINITC_REQUIRES(lock_);
   // The list for a span with so many free objects; one with none or all is in none.

@@ -59,16 +59,15 @@ void CentralCache::delete_spans(SpanList& empties) {
   base_.heap->release_small(empties);
 }
 
-// The store, or null if there is no memory for it. Outside the lock, since the arena may have to
-// ask the OS; of two threads that make one, one gives its own up.
-void** CentralCache::make_store() {
+// The store, if there is memory for it. Outside the lock, since the arena may have to ask the OS;
+// of two threads that make one, one gives its own up.
+void CentralCache::make_store() {
   const unsigned shift = MetadataArena::shift_of(store_capacity() * sizeof(void*));
   void** const made = static_cast<void**>(base_.arena->allocate_block(shift));
-  if (made == nullptr) return nullptr;
+  if (made == nullptr) return;
   void** first = nullptr;
-  if (store_.compare_exchange_strong(first, made, std::memory_order_acq_rel)) return made;
+  if (store_.compare_exchange_strong(first, made, std::memory_order_release)) return;
   base_.arena->deallocate_block(made, shift);
-  return first;
 }
 
 void CentralCache::add_spans_locked(SpanList& spans) {

@@ -896,6 +896,30 @@ TEST_CASE("central cache: without memory for a store, objects go into their span
   c.t.check();
 }
 
+// One that is too long for the store makes none, and waits for the lock.
+TEST_CASE("central cache: a store is made and filled while another thread's batch is on its way",
+          "[I7]") {
+  OneClass c(kClass1024);
+  const Objects objects = c.refill(c.size().batch);
+  const Objects one = c.refill(1);
+  c.central.lock().lock_for_fork();  // lets this thread through, and no other
+  std::atomic<bool> begun{false};
+  std::thread other([&] {
+    begun = true;
+    c.spill(objects);
+  });
+  while (!begun) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // it waits by now
+  c.spill(one);
+  CHECK(c.central.stats().stored == 1);
+  c.central.lock().unlock_after_fork();
+  other.join();
+  const CentralStats s = c.central.stats();
+  CHECK(s.stored == 1);
+  CHECK(s.free + s.stored == s.objects);
+  c.t.check();
+}
+
 TEST_CASE("central cache: once the store was full, the next spill finds home what it would find",
           "[I7]") {
   OneClass c(kClass48);
