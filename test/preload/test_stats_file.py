@@ -46,7 +46,7 @@ def test_lines_come_at_the_interval_and_at_the_end(watched):
   _, files = watched("at_work", MINITC_STATS_INTERVAL="40")
   lines = files["lines"]
   assert [line["event"] for line in lines] == ["interval"] * (len(lines) - 1) + ["exit"]
-  assert 3 <= len(lines) <= 10  # 300 ms of work
+  assert len(lines) >= 3  # 300 ms of work, or more on a busy machine
   clock = [line["monotonic_ms"] for line in lines[:-1]]
   assert all(later - earlier >= 40 for earlier, later in zip(clock, clock[1:]))
   assert all(abs((line["time_ms"] - lines[0]["time_ms"]) - (line["monotonic_ms"] - clock[0])) < 1000
