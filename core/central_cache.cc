@@ -22,7 +22,7 @@ void tag(void*& ptr, std::uintptr_t bit) {
 
 // `out` is filled from its end, so that who pops from there gets rising addresses.
 std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** out,
-                                 std::size_t count) {
+                                 std::size_t count, bool* is_zero) {
   std::size_t from_store = 0;
   std::size_t left = count;
   SpanList made;
@@ -49,6 +49,7 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
         Span* const span =
             occupied != 0 ? lists_[std::countr_zero(occupied)].front() : fresh_.pop();
         if (span == nullptr) break;
+        if (is_zero != nullptr) *is_zero = span->zero;
         left -= carve_locked(span, out + from_store, left);
       }
       refilled_ += left_before - left;
@@ -79,7 +80,7 @@ void CentralCache::spill(void** objects, std::size_t count, Call call) {
     // Not before: another thread may have made it, and filled it, while this one waited.
     void** const store = store_.load(std::memory_order_acquire);
     const std::size_t room = store == nullptr ? 0 : store_room_locked();
-    if (for_store && stored_ + count <= room) {
+    if (store != nullptr && for_store && stored_ + count <= room) {
       memcpy(store + stored_, objects, count * sizeof(void*));
       stored_ += count;
       return;
@@ -331,6 +332,7 @@ void CentralCache::put_locked(Span* span, std::size_t index, std::uint64_t mask,
                               SpanList& empties) {
   MINITC_ASSERT((span->free_word(index) & mask) == 0);  // I7
   span->free_word(index) |= mask;
+  span->zero = false;
   change_free_count_locked(span, span->free_count + count);
   if (span->free_count == size_class().objects && span->backing != Backing::kReturning) {
     remove_span_locked(span, empties);

@@ -42,6 +42,7 @@ Span* CentralCache::begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWord
     if (only_quiet && !span->is_quiet(base_.heap->round())) continue;
     unlist_locked(span, 2 * width);
     span->backing = Backing::kReturning;
+    span->zero = false;  // who refuses to take pages may have written to them
     returning_.push(span);
     memcpy(free, span->bits, span->words() * sizeof(std::uint64_t));
     count = span->free_count;

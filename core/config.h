@@ -90,6 +90,10 @@ inline constexpr std::size_t kSpanGroupShift = 2;
 inline constexpr std::size_t kPopulateShift = 4;
 inline constexpr std::size_t kMaxPopulated = 8 * 1024;
 
+// Of classes with longer objects than these a zeroed one comes straight from its span, if the
+// thread has none: what was never handed out need not be cleared, and has no memory yet.
+inline constexpr std::size_t kMaxCleared = 15 * 1024;
+
 // The free pages of a span that has had about as many free objects, within a factor of two, for so
 // many rounds of age(), less a part of one, are returned; free runs that old are before others.
 inline constexpr std::uint8_t kQuietRounds = 2;

@@ -73,27 +73,25 @@ bool Heap::init(const Os& os, const Options& options) {
 void* Heap::allocate_slow(std::size_t bytes) {
   if (bytes == 0) bytes = 1;
   if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/false);
-  const unsigned cls = class_of(bytes);
-  void* const object = allocate_small(cls);
-  if (object != nullptr) return object;
-  gather();
-  return allocate_small(cls);
+  return allocate_small(class_of(bytes));
 }
 
-void* Heap::allocate_small(unsigned cls) {
-  void* const object = take_small(cls);
-  if (pages_.take_pressure()) gather();
-  return object;
+void* Heap::allocate_small(unsigned cls, bool* is_zero) {
+  void* object = take_small(cls, is_zero);
+  if (object == nullptr || pages_.take_pressure()) gather();
+  return object != nullptr ? object : take_small(cls, is_zero);
 }
 
-void* Heap::take_small(unsigned cls) {
+void* Heap::take_small(unsigned cls, bool* is_zero) {
   if (ThreadCache* const cache = own_cache(); cache != nullptr) {
     if (cache->is_tick_due()) tick();
     const CacheLease lease(cache);
-    if (lease.is_held()) return cache->is_empty(cls) ? cache->refill(cls) : cache->pop(cls);
+    if (lease.is_held())
+      return cache->is_empty(cls) ? cache->refill(cls, is_zero) : cache->pop(cls);
   }
   void* object = nullptr;
-  return central_[cls].refill(share_.base, cls, &object, 1) == 0 ? nullptr : object;
+  central_[cls].refill(share_.base, cls, &object, 1, is_zero);
+  return object;
 }
 
 void* Heap::allocate_aligned(std::size_t bytes, std::size_t alignment) {
@@ -105,8 +103,10 @@ void* Heap::allocate_aligned(std::size_t bytes, std::size_t alignment) {
 
 void* Heap::allocate_zeroed(std::size_t bytes) {
   if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/true);
-  void* const object = allocate(bytes);
-  return object == nullptr ? nullptr : memset(object, 0, bytes);
+  bool is_zero = false;
+  void* const object =
+      bytes > kMaxCleared ? allocate_small(class_of(bytes), &is_zero) : allocate(bytes);
+  return object == nullptr || is_zero ? object : memset(object, 0, bytes);
 }
 
 void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) {

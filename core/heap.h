@@ -157,8 +157,9 @@ class Heap {
   ThreadCache* own_cache();
   ThreadCache* cache_to_free();
   ThreadCache* adopt_cache();
-  void* allocate_small(unsigned cls);
-  void* take_small(unsigned cls);
+  // `is_zero`, if given, becomes true if the object is known to be all zero.
+  void* allocate_small(unsigned cls, bool* is_zero = nullptr);
+  void* take_small(unsigned cls, bool* is_zero);
   void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
   void* resize_large(Span* span, std::size_t bytes);
   Span* acquire_roomy(PageCount pages);

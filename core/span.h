@@ -70,7 +70,8 @@ struct Span {
   std::uint16_t mapping = 0;     // not 0: its pages are moved ones; which mapping of the kernel's
   std::uint16_t free_count = 0;  // small: objects in the span, that is bits set in `free`
   std::uint8_t listed = 0;       // small or free, in a list or an index: PageHeap::round() then
-  bool zero : 1 = false;         // in use: its pages were all zero when it was acquired
+  bool zero : 1 = false;         // in use: its pages were all zero when it was acquired; small: and
+                                 // what is free of them still is (class lock)
   Backing backing : 2 = Backing::kResident;  // small
 
   // Small: a bit per object. `free`: the object is in the span and may be carved (class lock).

@@ -107,7 +107,7 @@ void ThreadCache::start_anew() {
 
 // --- Slow paths --------------------------------------------------------------------------------
 
-void* ThreadCache::refill(unsigned cls) {
+void* ThreadCache::refill(unsigned cls, bool* is_zero) {
   if (floor_[cls] != base_[cls]) {  // not empty: what lies below the floor is wanted after all
     floor_[cls] = base_[cls];
     return pop(cls);
@@ -118,12 +118,13 @@ void* ThreadCache::refill(unsigned cls) {
   if (!grow(cls, turned, rested_ms)) shrink(cls, rested_ms);
   const std::size_t room = capacity(cls);
   const std::size_t batch = kSizeClasses[cls].batch;
-  if (room == 0) {
+  if (room == 0 || is_zero != nullptr) {
     void* object = nullptr;
-    return refill(cls, &object, 1) == 0 ? nullptr : object;
+    central(cls).refill(share_->base, cls, &object, 1, is_zero);
+    return object;
   }
-  const std::size_t count =
-      refill(cls, base_[cls], std::clamp(turned ? room / 2 : room, std::size_t{1}, batch));
+  const std::size_t wanted = std::clamp(turned ? room / 2 : room, std::size_t{1}, batch);
+  const std::size_t count = central(cls).refill(share_->base, cls, base_[cls], wanted);
   if (count == 0) return nullptr;
   cursor_[cls] = base_[cls] + count;
   return pop(cls);

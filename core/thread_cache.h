@@ -91,8 +91,9 @@ class ThreadCache {
   // Spills all but the newest object of each class. False as for park().
   bool rob();
 
-  // An object of a class that is_empty(), or null if the OS refuses.
-  MINITC_COLD void* refill(unsigned cls);
+  // An object of a class that is_empty(), or null if the OS refuses. If `is_zero` is given it is
+  // the only one that comes from the central cache, and becomes whether it is known to be all zero.
+  MINITC_COLD void* refill(unsigned cls, bool* is_zero = nullptr);
   // Takes `ptr` of a class that is_full(); `site`, for the blame: of the call of free.
   MINITC_COLD void spill(unsigned cls, void* ptr, std::uintptr_t site);
   // Gives all objects and all capacity back. The cache is then as new.
@@ -129,9 +130,6 @@ class ThreadCache {
   };
 
   CentralCache& central(unsigned cls) const { return share_->central[cls]; }
-  std::size_t refill(unsigned cls, void** out, std::size_t count) {
-    return central(cls).refill(share_->base, cls, out, count);
-  }
   std::size_t capacity(unsigned cls) const {  // 0 or a power of two
     return (std::size_t{1} << width_[cls]) >> 1;
   }

@@ -142,6 +142,27 @@ static void sparse_calloc(void) {
   CHECK(resident_kib() < before + 4 * kKiB);
 }
 
+// The same of smaller blocks that are new, whatever their size, also when all has gone back once.
+static void sparse_new_blocks(void) {
+  enum { kLeast = 16 * kKiB, kStep = 4 * kKiB, kMost = 256 * kKiB, kCount = 24 };
+  static unsigned char* blocks[kMost / kStep * kCount];
+  for (int round = 0; round < 2; round++) {
+    long before = resident_kib();
+    int n = 0;
+    for (size_t bytes = kLeast; bytes <= kMost; bytes += kStep) {
+      for (int i = 0; i < kCount; i++) {
+        blocks[n] = calloc(1, bytes);
+        CHECK(blocks[n][bytes / 2] == 0);
+        blocks[n++][bytes / 2]++;
+      }
+    }
+    // Of 194 MiB a page of each, and what belongs to them.
+    CHECK(resident_kib() < before + n * 4L + 4 * kKiB);
+    while (n > 0) free(blocks[--n]);
+    malloc_trim(0);
+  }
+}
+
 // MINITC_RELEASE=free. Memory is offered, and the kernel may leave it; calloc stays right.
 static void offered_memory(void) {
   for (int round = 0; round < 3; round++) {
@@ -223,6 +244,7 @@ int main(int argc, char** argv) {
       {"peak_is_forgotten", peak_is_forgotten},
       {"sparse_spans", sparse_spans},
       {"sparse_calloc", sparse_calloc},
+      {"sparse_new_blocks", sparse_new_blocks},
       {"offered_memory", offered_memory},
       {"idle_threads", idle_threads},
       {NULL, NULL},

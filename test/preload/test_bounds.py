@@ -12,6 +12,7 @@ SETTINGS = {
     "hard_limit": {"MINITC_HARD_LIMIT": "64M"},
     "soft_limit": {"MINITC_SOFT_LIMIT": "64M"},
     "sparse_calloc": {"MINITC_HUGEPAGES": "0"},
+    "sparse_new_blocks": {"MINITC_HUGEPAGES": "0"},
     "offered_memory": {"MINITC_RELEASE": "free"},
     "idle_threads": {"MINITC_THREAD_CACHE_TOTAL": "1M"},
 }

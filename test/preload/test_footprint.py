@@ -49,7 +49,7 @@ def test_few_pages_of_its_own(run_ok):
 
 def test_few_pages_of_its_file(run_ok, is_debug):
   """What such a program needs of the library is in the 64 KiB that the kernel maps at a time. In
-  one start of 34 the border of two page tables lies in between, and it maps up to 124."""
+  one start of 34 the border of two page tables lies in between, and it maps twice as much."""
   if is_debug:
     pytest.skip("the code is longer with all asserts")
   assert 0 < min(library_pages(run_ok)["r-x"] for _ in range(4)) <= 64

@@ -203,17 +203,65 @@ TEST_CASE("heap: zeroed objects are zero, also where others were", "[I6]") {
   }
 }
 
+// Of the pages that begin in [start, start + bytes).
+std::size_t resident_pages(char* start, std::size_t bytes) {
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(start) + bytes;
+  const std::uintptr_t first = align_up(reinterpret_cast<std::uintptr_t>(start), page);
+  std::vector<unsigned char> resident((end - first + page - 1) / page);
+  REQUIRE(mincore(reinterpret_cast<void*>(first), end - first, resident.data()) == 0);
+  return static_cast<std::size_t>(std::count_if(
+      resident.begin(), resident.end(), [](unsigned char bits) { return (bits & 1) != 0; }));
+}
+
 TEST_CASE("heap: a large zeroed object in fresh memory is not touched", "[I6]") {
   Fixture f;
   constexpr std::size_t kBytes = std::size_t{64} << 20;
   char* const object = static_cast<char*>(f.heap->allocate_zeroed(kBytes));
   REQUIRE(address(object) != nullptr);
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  std::vector<unsigned char> resident(kBytes / page);
-  REQUIRE(mincore(object, kBytes, resident.data()) == 0);
-  const auto pages = std::count_if(resident.begin(), resident.end(),
-                                   [](unsigned char bits) { return (bits & 1) != 0; });
-  CHECK(static_cast<std::size_t>(pages) < resident.size() / 4);
+  CHECK(resident_pages(object, kBytes) < kBytes / page / 4);
+}
+
+TEST_CASE("heap: a zeroed object of many pages that nobody has had is not touched", "[I6]") {
+  Options options;
+  options.check_free = GENERATE(std::size_t{0}, std::size_t{1});  // 1: no thread caches
+  Fixture f(options);
+  std::vector<char*> objects;
+  const auto allocate_zeroed = [&](std::size_t bytes) {
+    objects.push_back(static_cast<char*>(f.heap->allocate_zeroed(bytes)));
+    REQUIRE(all_zero(objects.back(), bytes));
+    return objects.back();
+  };
+  for (unsigned cls = class_of(kMaxCleared + 1); cls < kNumClasses; ++cls) {
+    const std::size_t bytes = kSizeClasses[cls].bytes;
+    CAPTURE(bytes);
+    for (int i = 0; i < 6; ++i) {
+      char* const object = static_cast<char*>(f.heap->allocate_zeroed(bytes));
+      objects.push_back(object);
+      // An assert has read the first and the last page of the span (I6).
+      REQUIRE(resident_pages(object, bytes) <= 2);
+      REQUIRE(all_zero(object, bytes));
+      memset(object, 1, bytes);
+    }
+    // Whether it comes out of the thread's cache or its span: where it was, or was not.
+    for (int i = 0; i < 2; ++i) {
+      for (int k = 0; k < 3; ++k) {
+        f.heap->deallocate(objects.back());
+        objects.pop_back();
+      }
+      if (i == 1) f.heap->trim();
+      for (int k = 0; k < 5; ++k) memset(allocate_zeroed(bytes), 2, bytes);
+    }
+    // A system that refuses to take the pages of what is free has written to them.
+    memset(f.allocate(bytes), 3, bytes);
+    f.fake.refused_decommit_does(test::Refused::kScribble);
+    f.fake.fail(OsCall::kDecommit, 1, test::kAlways);
+    f.heap->trim();
+    f.fake.stop_failing();
+    for (int k = 0; k < 5; ++k) memset(allocate_zeroed(bytes), 4, bytes);
+  }
+  f.check();
 }
 
 TEST_CASE("heap: no byte of a freed object is changed, for any class and beyond") {
