@@ -241,9 +241,9 @@ class PageHeap {
     return (offers_ ? os_->offer : os_->decommit)(start, bytes);
   }
   PageCount return_excess(Keep keep) MINITC_EXCLUDES(lock_);
-  std::size_t begin_returns(Keep keep, PageCount done, PageCount& most, Span* (&runs)[kReturnBatch])
-      MINITC_EXCLUDES(lock_);
-  PageCount end_returns(Span* const* runs, std::size_t count, std::size_t returned, Keep keep)
+  std::size_t begin_returns(Keep keep, PageCount done, PageCount& most, Span* (&runs)[kReturnBatch],
+                            std::size_t count) MINITC_EXCLUDES(lock_);
+  PageCount end_returns(Span* const* runs, std::size_t count, bool returned, Keep keep)
       MINITC_EXCLUDES(lock_);
   const char* violation_of_locked(const Span* run, SpanState state) const MINITC_REQUIRES(lock_);
 

@@ -1,5 +1,6 @@
 // The page heap's way back to the OS: which runs go, when, and what others see of it.
 #include <algorithm>
+#include <utility>
 
 #include "core/page_heap.h"
 
@@ -139,33 +140,36 @@ std::size_t PageHeap::return_inside(char* begin, const char* end) const {
 }
 
 // Returns the longest runs, a few at a time, until the bound holds. What other threads free
-// meanwhile is theirs to return.
+// meanwhile is theirs to return. Runs that the OS refuses are set aside until the end, or they
+// would be the longest again and keep all others: the program may have locked one and freed it.
 PageCount PageHeap::return_excess(Keep keep) {
   PageCount done;
   PageCount most{SIZE_MAX};
+  Span* runs[kReturnBatch];
+  std::size_t refused = 0;  // the first of them
   for (;;) {
-    Span* runs[kReturnBatch];
-    const std::size_t count = begin_returns(keep, done, most, runs);
-    std::size_t returned = 0;
-    while (returned < count && give_back(runs[returned])) {
-      ++returned;
+    const std::size_t count = begin_returns(keep, done, most, runs, refused);
+    if (count == refused) break;
+    for (std::size_t i = refused; i < count; ++i) {
+      if (!give_back(runs[i])) std::swap(runs[refused++], runs[i]);
     }
-    done += end_returns(runs, count, returned, keep);
-    if (count == 0 || returned != count) return done;
+    done += end_returns(runs + refused, count - refused, /*returned=*/true, keep);
   }
+  end_returns(runs, refused, /*returned=*/false, keep);
+  return done;
 }
 
-// `done` pages have been returned of `most`, which the first call sets. How many `runs` there are.
+// Adds to `runs`, which has `count`. `done` pages have been returned of `most`, which the first
+// call sets. How many runs there are.
 std::size_t PageHeap::begin_returns(Keep keep, PageCount done, PageCount& most,
-                                    Span* (&runs)[kReturnBatch]) {
+                                    Span* (&runs)[kReturnBatch], std::size_t count) {
   const LockGuard guard(lock_, *this);
   if (keep != Keep::kNothing && decommit_pause_ != 0) {
     --decommit_pause_;
-    return 0;
+    return count;
   }
   most = std::min(most, done + committed_locked());
   const std::size_t slack_part = keep == Keep::kBound ? kReturnSlackPart : SIZE_MAX;
-  std::size_t count = 0;
   while (count < kReturnBatch && done < most) {
     const PageCount bound = bound_locked(keep);
     runs[count] = take_excess_locked(bound - PageCount{bound.value / slack_part}, keep);
@@ -175,19 +179,17 @@ std::size_t PageHeap::begin_returns(Keep keep, PageCount done, PageCount& most,
   return count;
 }
 
-// The OS has taken the first `returned` of the runs, and refused one if that is not all. The pages
-// of those that it has taken.
-PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, std::size_t returned,
-                                Keep keep) {
+// The OS has taken the runs, or refused each. The pages that it has taken.
+PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, bool returned, Keep keep) {
   PageCount pages;
   if (count == 0) return pages;
   const LockGuard guard(lock_, *this);
   for (std::size_t i = 0; i < count; ++i) {
-    if (i < returned) note_return_locked(runs[i]->length, keep);
-    if (i < returned) pages += runs[i]->length;
-    end_return_locked(runs[i], i < returned);
+    if (returned) note_return_locked(runs[i]->length, keep);
+    if (returned) pages += runs[i]->length;
+    end_return_locked(runs[i], returned);
   }
-  if (returned != count) decommit_pause_ = kDecommitPause;
+  if (!returned) decommit_pause_ = kDecommitPause;
   return pages;
 }
 

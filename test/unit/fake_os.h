@@ -108,6 +108,11 @@ class FakeOs {
   // Refuses what would bring all that is mapped, metadata included, above this: a kernel that
   // charges every mapping, as with vm.overcommit_memory=2, and is near its limit.
   void refuse_beyond(std::size_t bytes) { most_mapped_ = bytes; }
+  // Refuses to take back what has a part of this range: the program has locked it.
+  void refuse_range(const void* start, std::size_t bytes) {
+    locked_start_ = reinterpret_cast<std::uintptr_t>(start);
+    locked_bytes_ = bytes;
+  }
   // Refuses requests for so many bytes; 0: none.
   void refuse_size(std::size_t bytes) { refused_size_ = bytes; }
   void stop_failing() {
@@ -117,6 +122,7 @@ class FakeOs {
     largest_ = SIZE_MAX;
     most_mapped_ = SIZE_MAX;
     refused_size_ = 0;
+    locked_bytes_ = 0;
   }
   void refused_decommit_does(Refused what) { refused_decommit_ = what; }
   // What becomes of a move or transfer that is to fail: kRefused unless set otherwise.
@@ -232,6 +238,10 @@ class FakeOs {
   bool aligned(const void* start, std::size_t bytes) const {
     return ((reinterpret_cast<std::uintptr_t>(start) | bytes) & (page_bytes_ - 1)) == 0;
   }
+  bool has_locked(const void* start, std::size_t bytes) const {
+    const std::uintptr_t at = reinterpret_cast<std::uintptr_t>(start);
+    return at < locked_start_ + locked_bytes_ && at + bytes > locked_start_;
+  }
   bool in_a_region(const void* start, std::size_t bytes) const {
     return regions_[0].holds(start, bytes) || regions_[1].holds(start, bytes);
   }
@@ -309,7 +319,7 @@ class FakeOs {
     FakeOs& self = *current_;
     require(bytes != 0 && self.aligned(start, bytes), "decommit: not whole kernel pages");
     require(self.in_a_region(start, bytes), "decommit: not our memory");
-    const bool refused = self.refuses(OsCall::kDecommit);
+    const bool refused = self.refuses(OsCall::kDecommit) || self.has_locked(start, bytes);
     const Refused what = self.refused_decommit_.load(std::memory_order_relaxed);
     const std::size_t dropped = !refused                 ? bytes
                                 : what == Refused::kHalf ? align_down(bytes / 2, self.page_bytes_)
@@ -407,6 +417,8 @@ class FakeOs {
   Counter largest_{SIZE_MAX};
   Counter most_mapped_{SIZE_MAX};
   Counter refused_size_{0};
+  std::atomic<std::uintptr_t> locked_start_{0};
+  Counter locked_bytes_{0};
   std::atomic<Refused> refused_decommit_{Refused::kNothing};
   std::atomic<Move> failed_move_{Move::kRefused};
   std::atomic<void (*)()> hook_{nullptr};

@@ -1568,13 +1568,31 @@ TEST_CASE("page heap: trim returns all, also right after a refusal") {
   const auto r = row(p, {32, 1, 16, 1});
   p.release(r[0]);
   p.release(r[2]);
-  p.fake.fail(OsCall::kDecommit, 1);
+  p.fake.fail(OsCall::kDecommit, 1, 2);
   CHECK(p.heap.trim() == 0);
   CHECK(p.adds_up());
   CHECK(p.heap.trim() == PageCount{48}.bytes());
   CHECK(p.fake.decommitted_bytes() == PageCount{48}.bytes());
   CHECK(free_pages(p) == 0);
   CHECK(p.heap.trim() == 0);
+  CHECK(p.adds_up());
+}
+
+// The program has locked it and freed it, say. It is the longest, also the next time.
+TEST_CASE("page heap: a run that the OS refuses does not keep others from being returned", "[I6]") {
+  Pages p(4096, PageCount{4}.bytes());
+  const auto r = row(p, {32, 1, 16, 1, 16, 1});
+  std::vector<Span*> ones;
+  for (std::uint32_t i = 0; i <= kDecommitPause; ++i) ones.push_back(p.large(1));
+  p.fake.refuse_range(r[0]->start.ptr(), r[0]->length.bytes());
+  p.release(r[0]);
+  p.release(r[2]);
+  CHECK(p.heap.trim() == PageCount{16}.bytes());
+  CHECK(free_pages(p) == 32);
+  CHECK(p.adds_up());
+  p.release(r[4]);
+  for (Span* const one : ones) p.release(one);
+  CHECK(free_pages(p) <= 32 + 4);
   CHECK(p.adds_up());
 }
 
