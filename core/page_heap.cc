@@ -178,25 +178,33 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
   return true;
 }
 
-// A span of moved pages stays the one mapping that it is, so that it can be moved again.
+// A span of moved pages stays the one mapping that it is, so that it can be moved again. Where only
+// the hard limit is in the way, it is what other free pages have that the span gets.
 bool PageHeap::extend(Span* span, PageCount pages) {
   if (span->mapping != 0) return false;
-  bool excess;
-  {
-    const LockGuard guard(lock_, *this);
-    if (!extend_locked(span, pages)) return false;
-    excess = has_excess_locked(Keep::kAtPeak);
-  }
-  if (excess) return_excess(Keep::kAtPeak);
-  return true;
+  const PageCount extra = pages - span->length;
+  bool is_done = false;
+  acquire(extra, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    Span* const next = room_behind_locked(*span, extra);
+    if (next == nullptr) return true;
+    if (next->state == SpanState::kReturned && !may_commit_locked(extra)) {
+      return held_locked() + extra > hard_limit_;
+    }
+    is_done = extend_locked(span, next, extra);
+    return true;
+  });
+  return is_done;
 }
 
-bool PageHeap::extend_locked(Span* span, PageCount pages) {
-  const PageCount extra = pages - span->length;
-  Span* const next = map_->span_at(span->end());
-  if (next == nullptr || !next->is_free() || next->mapping != 0 || next->length < extra)
-    return false;
-  if (next->state == SpanState::kReturned && !may_commit_locked(extra)) return false;
+// The free run behind a large span, if that may grow by `extra` into it; else null.
+Span* PageHeap::room_behind_locked(const Span& span, PageCount extra) const {
+  Span* const next = map_->span_at(span.end());
+  const bool is_room =
+      next != nullptr && next->is_free() && next->mapping == 0 && next->length >= extra;
+  return is_room ? next : nullptr;
+}
+
+bool PageHeap::extend_locked(Span* span, Span* next, PageCount extra) {
   index_of(next).remove(next);
   if (next->state == SpanState::kReturned) miss_locked(extra);
   if (next->length > extra) {

@@ -159,7 +159,8 @@ class PageHeap {
   bool may_end(const Shortage& shortage) MINITC_EXCLUDES(lock_);
   bool shrink(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   bool extend(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
-  bool extend_locked(Span* span, PageCount pages) MINITC_REQUIRES(lock_);
+  Span* room_behind_locked(const Span& span, PageCount extra) const MINITC_REQUIRES(lock_);
+  bool extend_locked(Span* span, Span* next, PageCount extra) MINITC_REQUIRES(lock_);
   RunIndex& index_of(const Span* run) MINITC_REQUIRES(lock_) {
     return run->state == SpanState::kFree ? free_ : returned_;
   }

@@ -1496,6 +1496,24 @@ TEST_CASE("page heap: at the hard limit a request that is longer than all that i
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: at the hard limit a span grows into what free pages elsewhere have") {
+  constexpr std::size_t kLimit = 4096;
+  Pages p(Options{.hard_limit = PageCount{kLimit}.bytes()}, 4096, FakeOs::Layout::kHoles);
+  Span* const span = p.large(3500);
+  REQUIRE(p.heap.resize_in_place(span, PageCount{500}));
+  p.heap.trim();
+  Span* const elsewhere = p.large(3501);
+  REQUIRE(elsewhere != nullptr);
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{600}));
+  p.release(elsewhere);
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{3501}));
+  REQUIRE(free_pages(p) == 3501);  // what is behind it is too short, whatever is returned
+  CHECK(p.heap.resize_in_place(span, PageCount{1500}));
+  CHECK(in_use(p) == 1500);
+  CHECK(in_use(p) + free_pages(p) + p.arena.reserved_bytes() / kPageBytes <= kLimit);
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: above the soft limit not only whole huge pages are returned") {
   constexpr std::size_t kLimit = 4096;
   Pages p(Options{.soft_limit = PageCount{kLimit}.bytes(), .huge_pages = Options::kYes});
