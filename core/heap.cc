@@ -178,6 +178,11 @@ void* Heap::resize_large(Span* span, std::size_t bytes) {
   const PageCount pages = PageCount::of_bytes(bytes);
   if (pages_.resize_in_place(span, pages)) return span->start.ptr();
   Span* target = acquire_roomy(pages);
+  if (target == nullptr && pages > span->length && pages <= pages_.servable()) {
+    gather();
+    if (pages_.resize_in_place(span, pages)) return span->start.ptr();
+    target = acquire_roomy(pages);
+  }
   bool lost = false;
   if (target != nullptr && span->length.bytes() >= kMoveBytes && target->length > span->length) {
     if (pages_.move_pages(span, target, lost)) return target->start.ptr();

@@ -1063,6 +1063,8 @@ TEST_CASE("heap: at the hard limit a request fails, whatever holds the rest, and
 
 TEST_CASE(
     "heap: at the hard limit the caches give up what they hold for more than was ever mapped") {
+  const bool grows = GENERATE(false, true);
+  CAPTURE(grows);
   constexpr std::size_t kLimit = std::size_t{8} << 20;
   Options options;
   options.hard_limit = kLimit;
@@ -1076,7 +1078,11 @@ TEST_CASE(
   }
   REQUIRE(f.snapshot().thread_cached > kLimit / 8);
   REQUIRE(f.snapshot().mapped < kLimit * 7 / 8);
-  char* const block = f.allocate(kLimit * 7 / 8);
+  char* block = f.allocate(grows ? kLimit / 16 : kLimit * 7 / 8);
+  if (grows) {
+    REQUIRE(f.snapshot().thread_cached > kLimit / 8);
+    block = static_cast<char*>(f.heap->resize(block, kLimit * 13 / 16));
+  }
   REQUIRE(block != nullptr);
   f.heap->deallocate(block);
   f.check();
