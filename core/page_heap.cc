@@ -234,7 +234,7 @@ void PageHeap::clear(Span* span, std::size_t bytes) {
 
 bool PageHeap::feed_arena() {
   const LockGuard guard(lock_, *this);
-  fit_committed_locked(PageCount::of_bytes(kMetadataChunkBytes));
+  fit_committed_locked(PageCount::of_bytes(kMetadataChunkBytes), kOnePage);
   return feed_arena_locked();
 }
 

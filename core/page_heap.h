@@ -173,7 +173,7 @@ class PageHeap {
   Span* take_neighbours_locked(PageCount pages) MINITC_REQUIRES(lock_);
   void keep_locked(Span* span) MINITC_REQUIRES(lock_);
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
-  Span* fit_committed_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  Span* fit_committed_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
   Span* cut_locked(Span* run, PageCount head, PageCount pages) MINITC_REQUIRES(lock_);

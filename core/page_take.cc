@@ -4,24 +4,40 @@
 #include "core/page_heap.h"
 
 namespace minitc {
+namespace {
+
+// How many pages of `run` lie before the first that is aligned.
+PageCount head_of(const Span* run, PageCount alignment) {
+  return PageCount{-run->start.value & (alignment.value - 1)};
+}
+
+// The best fitting run for aligned `pages`: the shortest if it lies well, as one does that had such
+// pages before; else one that is long enough wherever it lies.
+Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment) {
+  Span* const run = index.best_fit(pages);
+  if (run == nullptr || head_of(run, alignment) + pages <= run->length) return run;
+  return index.best_fit(pages + alignment - kOnePage);
+}
+
+}  // namespace
 
 // Takes a run of `pages` out of the free ones, or out of a new chunk.
 Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
   const PageCount wanted = pages + alignment - kOnePage;
-  Span* run = fit_committed_locked(wanted);
+  Span* run = fit_committed_locked(pages, alignment);
   if (run == nullptr && wanted == pages && may_fill_locked(fill)) {
     if (Span* const span = take_neighbours_locked(pages); span != nullptr) return span;
   }
   if (run == nullptr && !may_commit_locked(pages)) return nullptr;
   if (run == nullptr && !may_fill_locked(fill)) run = join_locked(wanted);
-  if (run == nullptr) run = returned_.best_fit(wanted);
+  if (run == nullptr) run = best_fit(returned_, pages, alignment);
   if (run == nullptr) {
     if (!grow_locked(wanted)) return nullptr;
     run = returned_.best_fit(wanted);
   }
   index_of(run).remove(run);
 
-  return cut_locked(run, PageCount{-run->start.value & (alignment.value - 1)}, pages);
+  return cut_locked(run, head_of(run, alignment), pages);
 }
 
 // Takes one run and cuts it into spans of class `cls`. Their number is `wanted` or less: a shorter
@@ -40,7 +56,7 @@ void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, SpanList& spa
   if (!spans.empty()) return;
   const PageCount each{kSizeClasses[cls].pages};
   PageCount pages{each.value * wanted};
-  fit_committed_locked(each);
+  fit_committed_locked(each, kOnePage);
   for (const RunIndex* const index : {&free_, &returned_}) {
     if (index->best_fit(pages) != nullptr) break;
     const Span* const shorter = index->best_fit(each);
@@ -85,11 +101,12 @@ void PageHeap::dissolve_locked(PageCount pages) {
 
 // The best fitting committed run. What is held back is dissolved for it, up to twice as much as is
 // wanted and no less than kMinDissolved, so that the lock is not held for long.
-Span* PageHeap::fit_committed_locked(PageCount pages) {
-  Span* const run = free_.best_fit(pages);
+Span* PageHeap::fit_committed_locked(PageCount pages, PageCount alignment) {
+  Span* const run = best_fit(free_, pages, alignment);
   if (run != nullptr || kept_pages_ == PageCount{}) return run;
-  dissolve_locked(std::max(pages + pages, PageCount{kMinDissolved}));
-  return free_.best_fit(pages);
+  const PageCount wanted = pages + alignment - kOnePage;
+  dissolve_locked(std::max(wanted + wanted, PageCount{kMinDissolved}));
+  return best_fit(free_, pages, alignment);
 }
 
 // The run in `state` that ends or begins with `page`, or null.

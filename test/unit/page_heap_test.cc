@@ -554,6 +554,23 @@ TEST_CASE("page heap: a run that is just long enough for any alignment does", "[
 
 // --- Resizing in place --------------------------------------------------------------------------
 
+TEST_CASE("page heap: what an aligned span leaves serves the next of its kind", "[I4]") {
+  Pages p;
+  std::vector<Span*> spans;
+  for (int i = 0; i < 100; ++i) spans.push_back(p.large(8, 8));
+  const std::size_t before = mapped(p);
+  const bool is_returned = GENERATE(false, true);
+  for (std::size_t i = 0; i < spans.size(); i += 2) p.release(spans[i]);
+  if (is_returned) p.heap.trim();
+  for (std::size_t i = 0; i < spans.size(); i += 2) {
+    spans[i] = p.large(8, 8);
+    REQUIRE(spans[i] != nullptr);
+    CHECK(spans[i]->start.value % 8 == 0);
+  }
+  CHECK(mapped(p) == before);
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: a large span grows into what is free behind it, and no further", "[I4]") {
   const bool is_returned = GENERATE(false, true);
   CAPTURE(is_returned);
@@ -1731,7 +1748,7 @@ TEST_CASE("page heap: when the OS refuses all, also to take memory back, there i
         }) == "exit 0: ");
   p.release(r[1]);
   CHECK(ending_of([&p] {
-          if (p.large(200) != nullptr || p.large(10, 256) != nullptr) _exit(1);
+          if (p.large(200) != nullptr || p.large(200, 256) != nullptr) _exit(1);
           _exit(p.adds_up() ? 0 : 2);
         }) == "exit 0: ");
 }
