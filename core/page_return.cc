@@ -78,7 +78,7 @@ Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
     });
   }
   if (run == nullptr) {
-    if (bound != PageCount{}) decommit_pause_ = kDecommitPause;
+    if (keep != Keep::kNothing) decommit_pause_ = kDecommitPause;
     return nullptr;
   }
   const PageCount head = head_of(run);

@@ -1647,6 +1647,23 @@ TEST_CASE("page heap: what longer kernel pages hold only in part stays committed
   CHECK(p.adds_up());
 }
 
+// All of them have to be looked at to find that out: at each release that would take for ever.
+TEST_CASE("page heap: where no run holds a whole kernel page none is looked for for a while") {
+  const bool by_limit = GENERATE(false, true);
+  Pages p(Options{.free_bound = by_limit ? 0 : kPageBytes,
+                  .soft_limit = by_limit ? PageCount{32}.bytes() : 0},
+          64 * 1024);
+  std::vector<Span*> ones;
+  for (std::uint32_t i = 0; i < 2 * kDecommitPause + 8; ++i) ones.push_back(p.large(1));
+  Span* const whole = p.large(16);
+  for (std::size_t i = 0; i < 4; ++i) p.release(ones[2 * i]);
+  p.release(whole);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 0);
+  for (std::size_t i = 4; i < kDecommitPause + 4; ++i) p.release(ones[2 * i]);
+  CHECK(p.fake.calls(OsCall::kDecommit) > 0);
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: a shorter run is returned when a longer one holds no whole kernel page") {
   Pages p(64 * 1024);
   const auto r = row(p, {1, 14, 1, 8, 1});  // pages 1 to 14 and 16 to 23
