@@ -73,12 +73,16 @@ bool PageHeap::acquire(PageCount pages, Take&& take) {
 PageHeap::Shortage PageHeap::shortage_locked(PageCount pages) {
   Shortage shortage{.exists = true, .returns = returns_.load(std::memory_order_relaxed)};
   const bool is_limited = !may_commit_locked(pages) && held_locked() + pages <= hard_limit_;
-  // Who forks waits for nobody: the others' returns end under the lock, which it holds.
-  const bool may_wait = !lock_.is_held_for_fork();
+  // Who forks waits for nobody: the others' returns end under the lock, which it holds. Nor does
+  // who interrupted its own thread's return: another may have done so and wait for that.
+  bool may_wait = !lock_.is_held_for_fork();
   shortage.may_end = is_limited || committed_locked() + returned_.pages() + returning_ >= pages;
   for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
-    if (may_wait && run->returned_by() != holder_number()) shortage.others_return = true;
+    const bool is_own = run->returned_by() == holder_number();
+    may_wait = may_wait && !is_own;
+    shortage.others_return = shortage.others_return || !is_own;
   }
+  shortage.others_return = shortage.others_return && may_wait;
   if (shortage.may_end && shortage.others_return) return_awaited_ = true;
   return shortage;
 }

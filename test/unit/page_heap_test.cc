@@ -4,6 +4,7 @@
 #include <array>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <utility>
 #include <vector>
 
 #include "test/unit/support.h"
@@ -1749,6 +1750,33 @@ TEST_CASE("page heap: nobody waits for a run that the very thread is returning")
   CHECK(ending_of([&p] {
           p.heap.trim();
           _exit(hook_faults == 0 && p.adds_up() ? 0 : 1);
+        }) == "exit 0: ");
+  p.fake.at_decommit(nullptr);
+}
+
+TEST_CASE("page heap: two who are interrupted as they return runs do not wait for each other") {
+  Pages p;
+  const auto r = row(p, {60, 4, 60, 4});
+  p.release(r[0]);
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  hooked = &p;
+  static std::atomic<int> interrupted;
+  interrupted = 0;
+  p.fake.at_decommit([] {  // as a signal handler that allocates
+    thread_local bool is_inside = false;
+    if (std::exchange(is_inside, true)) return;
+    ++interrupted;
+    while (interrupted != 2) std::this_thread::yield();
+    hooked->large(50);
+    is_inside = false;
+  });
+  CHECK(ending_of([&] {
+          std::thread other([&p] { p.heap.trim(); });
+          while (interrupted != 1) std::this_thread::yield();
+          p.release(r[2]);
+          p.heap.trim();
+          other.join();
+          _exit(p.adds_up() ? 0 : 1);
         }) == "exit 0: ");
   p.fake.at_decommit(nullptr);
 }
