@@ -92,6 +92,12 @@ def test_arguments_pass_unchanged(minitc):
   assert result.stdout == f"{words}\n"
 
 
+def test_signals_are_as_without_it(minitc, run_plain):
+  """Also those that Python ignores: a command ends when nobody reads what it writes."""
+  words = ["grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status"]
+  assert minitc("run", *words).stdout == run_plain(words).stdout != ""
+
+
 def test_what_cannot_work_is_not_started(minitc, compiled):
   program = compiled("static_talker", "-static", source='int main() { puts("ran"); return 0; }')
   result = minitc("run", program)
