@@ -93,8 +93,12 @@ def find_program(name, env):
   raise BadInput(f"{name}: no such program")
 
 
-def program_of_env(words, env):
+def program_of_env(argument, env):
   """The program that `env ARGUMENT…` runs; None if that is not plain to see."""
+  try:
+    words = shlex.split(argument)
+  except ValueError:  # a quotation without an end
+    return None
   for word in words:
     if word.startswith("-") and word != "-S":
       return None
@@ -130,13 +134,15 @@ def follow_scripts(path, env, verdict):
     if not head.startswith(b"#!"):
       verdict.fail(f"{path} is neither an ELF file nor a script that begins with #!")
       return None
-    line = head[2:].split(b"\n", 1)[0].decode(errors="replace").strip()
-    interpreter, _, argument = line.partition(" ")
+    # As the kernel: blanks and tabs divide the line, a CR is part of a name.
+    line = os.fsdecode(head[2:].split(b"\n", 1)[0]).strip(" \t")
+    interpreter, argument = (*re.split(r"[ \t]+", line, maxsplit=1), "")[:2]
     if not os.path.isfile(interpreter):
-      verdict.fail(f"{path} is a script, and there is no {interpreter or 'interpreter'} to run it")
+      shown = interpreter.replace("\r", "^M") or "interpreter"
+      verdict.fail(f"{path} is a script, and there is no {shown} to run it")
       return None
     if os.path.basename(interpreter) == "env":
-      interpreter = program_of_env(shlex.split(argument), env) or interpreter
+      interpreter = program_of_env(argument, env) or interpreter
     describe_script(path, interpreter, verdict)
     path = interpreter
   verdict.fail(f"{path}: scripts that run scripts, more than {SCRIPTS_DEEP} deep")

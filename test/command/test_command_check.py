@@ -217,7 +217,18 @@ def test_script_of_a_static_interpreter(minitc, compiled, tmp_path):
       1, "linked statically: no loader reads LD_PRELOAD")
 
 
+@pytest.mark.parametrize("line, interpreter", [
+    ("#!/bin/sh\t-e", "/bin/sh"), ("#!\t/bin/sh \t", "/bin/sh"),
+    ("#!/usr/bin/env -S\tsh -e", "/usr/bin/sh"), ("#!/usr/bin/env it's", "/usr/bin/env")])
+def test_first_line_is_divided_as_the_kernel_does(minitc, tmp_path, line, interpreter):
+  path = script(tmp_path / "work", f"{line}\n")
+  result = minitc("check", path, env={"PATH": "/usr/bin:/bin"})
+  assert (result.returncode, verdict(result), result.stderr) == (0, "works", "")
+  assert notes(result)[0] == f"{path} is a script, run by {interpreter}"
+
+
 @pytest.mark.parametrize("text, reason", [
+    ("#!/bin/sh\r\n", "{} is a script, and there is no /bin/sh^M to run it"),
     ("#!/no/interpreter\n", "{} is a script, and there is no /no/interpreter to run it"),
     ("#!\n", "{} is a script, and there is no interpreter to run it"),
     ("echo\n", "{} is neither an ELF file nor a script that begins with #!"),
