@@ -218,7 +218,7 @@ def trace(elf, env):
     return None, ""
   try:
     done = subprocess.run([loader, "--list", elf.path], env=env, capture_output=True, text=True,
-                          errors="replace", stdin=subprocess.DEVNULL, timeout=TRACE_SECONDS,
+                          errors="surrogateescape", stdin=subprocess.DEVNULL, timeout=TRACE_SECONDS,
                           check=False)
   except (OSError, subprocess.TimeoutExpired):
     return None, ""

@@ -258,7 +258,7 @@ def compare(args, lib):
     raise BadInput(f"{args.stdin}: missing or not readable")
   contestants = gather(lib, args.contestants, verdict.rivals)
   with tempfile.TemporaryDirectory(prefix="minitc-") as folder:
-    job = Job(args.command, shlex.split(args.load or ""), args.stdin, args.timeout, find_measure(),
+    job = Job(args.command, args.load, args.stdin, args.timeout, find_measure(),
               pathlib.Path(folder))
     runs, failures = measure(job, contestants, args.n)
   result = {"command": args.command, "load_command": job.load, "repetitions": args.n,

@@ -3,7 +3,6 @@ import json
 import os
 import pathlib
 import re
-import sys
 import time
 
 import rich.box
@@ -227,7 +226,7 @@ def stats(args):
     newest = {line["pid"]: line for line in lines_of(path) if pid in (None, line["pid"])}
     if not newest:
       raise BadInput(f"{path}: process {pid} has written nothing of late")
-    sys.stdout.write(prometheus(list(newest.values())))
+    print(prometheus(list(newest.values())), end="")
   else:
     rich.console.Console(highlight=False).print(view(*latest(path, pid)))
   return 0

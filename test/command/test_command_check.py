@@ -391,6 +391,18 @@ def test_bad_input(minitc, words, message):
   assert result.stderr.splitlines()[-1] == message
 
 
+def test_names_of_any_bytes(minitc, lib, tmp_path):
+  """Of programs and of the library, where names are commonly UTF-8."""
+  folder = os.fsdecode(os.fsencode(tmp_path / "d") + b"\xff")
+  os.mkdir(folder)
+  program, library = f"{folder}/true", f"{folder}/libminitc.so"
+  shutil.copy("/bin/true", program)
+  os.symlink(lib, library)
+  result = minitc("check", "--lib", library, program, errors="surrogateescape",
+                  env={"PYTHONIOENCODING": "utf-8:strict"})
+  assert (result.returncode, result.stdout, result.stderr) == (0, f"{program}: works\n", "")
+
+
 @pytest.mark.parametrize("length", [4, 20, 63, 100, 1000, 20000])
 def test_torn_program(minitc, tmp_path, length):
   path = tmp_path / "torn"

@@ -207,6 +207,8 @@ def test_progress_on_a_terminal(lib):
     (["-n", "many", "true"], "minitc compare: argument -n: many: write a number of 1 to 1000"),
     (["--timeout", "-1", "true"], "argument --timeout: -1: write a number of seconds above 0"),
     (["--timeout", "nan", "true"], "argument --timeout: nan: write a number of seconds above 0"),
+    (["--load", "sh -c 'x", "true"],
+     "minitc compare: argument --load: sh -c 'x: No closing quotation"),
     (["--with", "dlmalloc", "true"], "minitc: dlmalloc: no such contestant; there are glibc, "
                                      "jemalloc, gperftools, mimalloc, minitc"),
     (["--with", "minitc", "true"], "minitc: nothing to compare with"),

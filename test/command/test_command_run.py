@@ -98,6 +98,13 @@ def test_signals_are_as_without_it(minitc, run_plain):
   assert minitc("run", *words).stdout == run_plain(words).stdout != ""
 
 
+def test_closed_stdout_is_the_commands_affair(lib, run_plain):
+  command = os.path.join(os.path.dirname(__file__), "..", "..", "scripts", "minitc")
+  result = run_plain(["sh", "-c", '"$@" >&-', "sh", command, "run", "--lib", lib, "sh", "-c",
+                      "exit 3"])
+  assert (result.returncode, result.stderr) == (3, "")
+
+
 def test_what_cannot_work_is_not_started(minitc, compiled):
   program = compiled("static_talker", "-static", source='int main() { puts("ran"); return 0; }')
   result = minitc("run", program)

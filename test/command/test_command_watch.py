@@ -208,6 +208,23 @@ def test_top_ends_with_the_process(working):
     screen.end()
 
 
+@pytest.mark.parametrize("words", [["--version"], ["check", "true"], ["stats", "--prometheus"],
+                                   ["stats"]], ids=["version", "check", "prometheus", "stats"])
+@pytest.mark.parametrize("place, status, message", [
+    (">&-", 0, ""), (">/dev/full", 2, "minitc: [Errno 28] No space left on device\n")],
+    ids=["closed", "full"])
+def test_stdout_that_takes_nothing(run_plain, recorded, words, place, status, message):
+  words = [*words, recorded] if "stats" in words else words
+  result = run_plain(["sh", "-c", f'"$@" {place}', "sh", COMMAND, *words])
+  assert (result.returncode, result.stderr) == (status, message)
+
+
+def test_help_into_a_full_disk(run_plain):
+  result = run_plain(["sh", "-c", '"$1" --help >/dev/full', "sh", COMMAND])
+  assert (result.returncode, result.stderr) == (
+      2, "minitc: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize("content, message", [
     (None, "{}: No such file or directory"), ("", "{}: nothing was written yet"),
     ('{{"torn": ', "{}: nothing was written yet"),
