@@ -94,11 +94,15 @@ def last_words(file):
 def drive(job, process, noise):
   """Runs the load and then ends the server; gives the seconds that the load took."""
   begin = time.monotonic()
+  # In a session of its own, to be ended with all that it started.
+  load = subprocess.Popen(job.load, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=noise, start_new_session=True)
   try:
-    load = subprocess.run(job.load, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                          stderr=noise, timeout=job.seconds, check=False)
+    load.wait(job.seconds)
   except subprocess.TimeoutExpired:
     raise BadRun(f"the load did not end after {job.seconds:g} s") from None
+  finally:
+    bench_measure.end(load)
   wall = time.monotonic() - begin
   if load.returncode != 0:
     status = load.returncode if load.returncode > 0 else 128 - load.returncode

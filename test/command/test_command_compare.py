@@ -3,6 +3,8 @@ import json
 import os
 import pathlib
 import pty
+import shlex
+import signal
 import statistics
 import subprocess
 import threading
@@ -119,6 +121,14 @@ def test_input(minitc, tmp_path):
   assert minitc("compare", "-n", "1", "--with", "glibc", "sh").returncode == 0
 
 
+def assert_ended(pids):
+  """All processes, also those that nobody has waited for."""
+  deadline = time.monotonic() + 10
+  while any(state_of(pid) != "Z" for pid in pids) and time.monotonic() < deadline:
+    time.sleep(0.05)
+  assert [state_of(pid) for pid in pids] == ["Z"] * len(pids)
+
+
 def test_time_limit(minitc, tmp_path):
   """What takes too long is ended with all that it started."""
   log = tmp_path / "log"
@@ -129,11 +139,42 @@ def test_time_limit(minitc, tmp_path):
   assert "glibc failed: no end after 1.5 s\nminitc failed: no end after 1.5 s\n" in result.stdout
   pids = log.read_text().split()
   assert len(pids) == 2
-  for pid in pids:
-    deadline = time.monotonic() + 10
-    while os.path.exists(f"/proc/{pid}") and state_of(pid) != "Z" and time.monotonic() < deadline:
+  assert_ended(pids)
+
+
+def test_time_limit_of_a_load(minitc, tmp_path):
+  log = tmp_path / "log"
+  load = shlex.join(["sh", "-c", f"sleep 50 & echo $! >> {log}; wait"])
+  result = minitc("compare", "-n", "1", "--with", "glibc", "--timeout", "0.5", "--load", load,
+                  "sleep", "50")
+  assert result.returncode == 1
+  assert "glibc failed: the load did not end after 0.5 s\n" in result.stdout
+  pids = log.read_text().split()
+  assert len(pids) == 2
+  assert_ended(pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_what_was_started(lib, tmp_path, number):
+  """Server and load, and the folder of its own is gone."""
+  log = tmp_path / "log"
+  talker = shlex.join(["sh", "-c", f"sleep 50 & echo $! >> {log}; wait"])
+  folder = tmp_path / "tmp"
+  folder.mkdir()
+  with subprocess.Popen([ROOT / "scripts" / "minitc", "compare", "--lib", lib, "-n", "1", "--with",
+                         "glibc", "--load", talker, *shlex.split(talker)], stderr=subprocess.PIPE,
+                        text=True, env={**os.environ, "TMPDIR": str(folder)},
+                        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)) as process:
+    deadline = time.monotonic() + 40
+    while (not log.exists() or log.read_text().count("\n") < 2) and time.monotonic() < deadline:
       time.sleep(0.05)
-    assert not os.path.exists(f"/proc/{pid}") or state_of(pid) == "Z"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=40)
+  assert (process.returncode, error) == (128 + number, "")
+  pids = log.read_text().split()
+  assert len(pids) == 2
+  assert_ended(pids)
+  assert list(folder.iterdir()) == []
 
 
 def state_of(pid):
