@@ -56,19 +56,26 @@ def file_of(word):
   if not word.isdecimal() or os.path.exists(word):
     return word, None
   try:
-    entries = pathlib.Path(f"/proc/{word}/environ").read_bytes().split(b"\0") + kept_by(word)
+    setting = (setting_in(pathlib.Path(f"/proc/{word}/environ").read_bytes().split(b"\0")) or
+               setting_in(kept_by(word)))
   except FileNotFoundError:
     raise BadInput(f"{word}: no such process or file") from None
   except PermissionError:
     raise BadInput(f"{word}: no right to look into that process") from None
-  for entry in entries:
-    if entry.startswith(b"MINITC_STATS_FILE="):
-      return os.fsdecode(entry.partition(b"=")[2]).replace("%p", word), int(word)
-  raise BadInput(f"{word}: started without MINITC_STATS_FILE")
+  if setting is None:
+    raise BadInput(f"{word}: started without MINITC_STATS_FILE")
+  return os.fsdecode(setting).replace("%p", word), int(word)
+
+
+def setting_in(entries):
+  """The value of MINITC_STATS_FILE among NAME=VALUE, or None."""
+  name = b"MINITC_STATS_FILE="
+  return next((entry[len(name):] for entry in entries if entry.startswith(name)), None)
 
 
 def kept_by(pid):
-  """What the library keeps of its environment in its own data: some programs overwrite theirs."""
+  """What the library keeps of its environment in its own data: some programs overwrite theirs. To be
+  asked last: where Yama restricts ptrace, as on Ubuntu, only root may read another's memory."""
   found, end = [], 0
   with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
     for line in maps:

@@ -144,6 +144,16 @@ def test_stats_of_a_process(command, working):
   assert path.exists()
 
 
+def test_stats_where_no_memory_may_be_read(run_plain, working):
+  """As where Yama restricts ptrace. The path is in the environment."""
+  process, _ = working
+  result = run_plain(["strace", "-qq", "-o", "/dev/null", "-P", f"/proc/{process.pid}/mem", "-e",
+                      "inject=openat:error=EPERM", "/usr/bin/python3", COMMAND, "stats",
+                      process.pid])
+  assert (result.returncode, result.stderr) == (0, "")
+  assert f"process {process.pid}, written " in result.stdout
+
+
 def heed_sigint():
   """Tests that a shell runs in the background inherit that SIGINT is ignored."""
   signal.signal(signal.SIGINT, signal.SIG_DFL)
