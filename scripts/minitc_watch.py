@@ -1,4 +1,5 @@
 """What a process wrote to MINITC_STATS_FILE: the command minitc's stats and top."""
+import contextlib
 import json
 import os
 import pathlib
@@ -253,6 +254,7 @@ def top(args):
   with rich.live.Live(view(line, before, most), console=console, auto_refresh=False) as live:
     while line["event"] != "exit" and process.exists() == is_here:
       time.sleep(REFRESH_SECONDS)
-      line, before = latest(path, line["pid"])
+      with contextlib.suppress(BadInput):  # the file was moved away or emptied: its next line comes
+        line, before = latest(path, line["pid"])
       live.update(view(line, before, most), refresh=True)
   return 0

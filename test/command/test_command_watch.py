@@ -206,6 +206,25 @@ def test_top_shows_what_changes(working):
     screen.end()
 
 
+@pytest.mark.parametrize("take_away", [
+    lambda path: path.rename(path.with_suffix(".1")), lambda path: path.write_text("")],
+    ids=["moved", "emptied"])
+def test_top_goes_on_when_the_file_is_taken_away(working, take_away):
+  process, path = working
+  screen = Screen(str(path))
+  try:
+    assert screen.read_until(live_objects)
+    process.send_signal(signal.SIGSTOP)  # so that no new line comes at once
+    take_away(path)
+    seen = len(live_objects(screen.text))
+    assert screen.read_until(lambda text: len(live_objects(text)) >= seen + 3)
+    process.send_signal(signal.SIGCONT)
+    most = live_objects(screen.text)[-1]
+    assert screen.read_until(lambda text: live_objects(text)[-1] > most)
+  finally:
+    screen.end()
+
+
 def test_top_ends_with_the_process(working):
   process, _ = working
   screen = Screen(str(process.pid))
