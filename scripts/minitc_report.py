@@ -119,12 +119,11 @@ $options
 
 def record_of(path, pid):
   """The lines of the process, or of the one with the highest peak, and how many processes there are."""
-  lines = minitc_watch.lines_of(path, whole=True)
-  pid = pid or max(lines, key=lambda line: line["peak"])["pid"]
-  own = [line for line in lines if line["pid"] == pid]
+  lives = minitc_watch.lives(minitc_watch.lines_of(path, whole=True))
+  own = [life for life in lives if pid in (None, life[0]["pid"])]
   if not own:
     raise BadInput(f"{path}: process {pid} has written nothing")
-  return own, len({line["pid"] for line in lines})
+  return max(own, key=lambda life: life[-1]["peak"]), len(lives)
 
 
 def in_memory(line):

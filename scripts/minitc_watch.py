@@ -129,14 +129,33 @@ def lines_of(path, whole=False):
   return lines
 
 
+def counts(line):
+  """What only grows as long as a process lives."""
+  return (line["monotonic_ms"], line["large_acquired"], line["free_runs_returned"],
+          sum(row["refilled"] for row in line["classes"]))
+
+
+def lives(lines):
+  """The lines of each process. Several may have had one number, as 1 is that of each start of a
+  container: where counts fall, another begins."""
+  newest, found = {}, []
+  for line in lines:
+    own = newest.get(line["pid"])
+    if own is None or any(now < then for now, then in zip(counts(line), counts(own[-1]))):
+      own = newest[line["pid"]] = []
+      found.append(own)
+    own.append(line)
+  return found
+
+
 def latest(path, pid):
   """The last line of the process, or of the one that wrote last, and the line before it or None."""
   lines = lines_of(path)
   pid = pid or lines[-1]["pid"]
-  own = [line for line in lines if line["pid"] == pid]
+  own = [life for life in lives(lines) if life[0]["pid"] == pid]
   if not own:
     raise BadInput(f"{path}: process {pid} has written nothing of late")
-  return own[-1], own[-2] if len(own) > 1 else None
+  return own[-1][-1], own[-1][-2] if len(own[-1]) > 1 else None
 
 
 def prometheus(lines):

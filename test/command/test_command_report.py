@@ -177,6 +177,18 @@ def test_which_process(recorded, tmp_path):
     assert f"Memory of process {pid}<" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
+def test_processes_of_the_same_number(recorded, tmp_path):
+  """As each start of a container has."""
+  lines = [json.loads(line) for line in recorded.read_text().splitlines()]
+  later = [{**line, "peak": 1, "monotonic_ms": line["monotonic_ms"] + 10**6,
+            "classes": line["classes"][:1]} for line in lines[:5]]
+  path = tmp_path / "lines"
+  path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *later]))
+  subprocess.run([COMMAND, "report", path, "-o", tmp_path / "out.html"], check=True)
+  text = (tmp_path / "out.html").read_text(encoding="utf-8")
+  assert f"in {len(lines)} lines" in text and "lines of 2 processes" in text
+
+
 @pytest.mark.parametrize("words, message", [
     (["{lines}"], "the following arguments are required: -o"),
     (["{lines}", "-o", "/no/such/folder/out.html"], "/no/such/folder/out.html"),

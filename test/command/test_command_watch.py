@@ -100,6 +100,15 @@ def test_rates(command, recorded, tmp_path):
   assert re.search(r"^large +2.0 MiB/s ", command("stats", tmp_path / "two").stdout, re.MULTILINE)
 
 
+def test_a_process_of_the_same_number_has_counts_of_its_own(command, recorded, tmp_path):
+  """As each start of a container has. There is no rate from one to the other."""
+  before = next(line for line in lines_of(recorded) if line["event"] == "exit")
+  second = [line for line in lines_of(recorded) if line["event"] == "interval"][-1]
+  second["pid"] = before["pid"]
+  result = command("stats", written(tmp_path / "two", before, second))
+  assert result.returncode == 0 and "B/s" not in result.stdout
+
+
 def test_prometheus(command, recorded):
   parser = pytest.importorskip("prometheus_client.parser")
   result = command("stats", "--prometheus", recorded)
