@@ -30,6 +30,11 @@ def test_every_option_of_the_library_has_a_flag(minitc, run_ok):
   assert sorted(told) == sorted(options)
 
 
+def test_help_where_characters_are_missing(minitc):
+  result = minitc("run", "--help", env={"PYTHONIOENCODING": "ascii"})
+  assert (result.returncode, result.stderr) == (0, "") and "[--] CMD ?" in result.stdout
+
+
 @pytest.mark.parametrize("flags, variable, value", [
     (["--stats"], "MINITC_STATS", "1"),
     (["--check-free"], "MINITC_CHECK_FREE", "1"),
