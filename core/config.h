@@ -180,6 +180,9 @@ inline constexpr std::size_t kMetadataChunkBytes = 128 * 1024;
 
 // Bytes of MINITC_STATS_FILE's value: more than any path that people write.
 inline constexpr std::size_t kMaxStatsPath = 512;
+// Milliseconds that the last line waits for another thread's, which takes one or two. For ever
+// would be wrong: the other may be what a signal handler interrupted that now ends the program.
+inline constexpr std::size_t kLastLineWaitMs = 100;
 
 static_assert(kMaxSmall % kPageBytes == 0);
 static_assert(kMaxCachedObjects >= kMaxBatch && kMaxBatch >= 1);

@@ -317,6 +317,12 @@ std::size_t monotonic_ms() { return read_clock_ms(CLOCK_MONOTONIC); }
 std::size_t wall_clock_ms() { return read_clock_ms(CLOCK_REALTIME); }
 std::size_t process_id() { return static_cast<std::size_t>(system_call(SYS_getpid, 0, 0, 0)); }
 
+void sleep_ms(std::size_t ms) {
+  const timespec time = {.tv_sec = static_cast<time_t>(ms / 1000),
+                         .tv_nsec = static_cast<long>(ms % 1000 * 1000000)};
+  system_call(SYS_nanosleep, as_long(&time), 0, 0);
+}
+
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected) {
   system_call(SYS_futex, as_long(&word), FUTEX_WAIT_PRIVATE, static_cast<long>(expected));
 }

@@ -93,6 +93,8 @@ std::size_t monotonic_ms();
 std::size_t wall_clock_ms();
 std::size_t process_id();
 
+void sleep_ms(std::size_t ms);
+
 // Sleeps while `word` is `expected`, at most until woken; may return at any time.
 void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected);
 void futex_wake_one(const std::atomic<std::uint32_t>& word);

@@ -31,7 +31,24 @@ void StatsFile::tick_slow(Heap& heap) {
 }
 
 bool StatsFile::write(Heap& heap, const char* event) {
-  if (!is_on_ || is_busy_.exchange(true, std::memory_order_acquire)) return false;
+  if (!is_on_ || is_ending_.load(std::memory_order_relaxed)) return false;
+  if (is_busy_.exchange(true, std::memory_order_acquire)) return false;
+  const bool done = write_line(heap, event);
+  is_busy_.store(false, std::memory_order_release);
+  return done;
+}
+
+void StatsFile::write_last(Heap& heap) {
+  if (!is_on_) return;
+  is_ending_.store(true, std::memory_order_relaxed);
+  for (std::size_t ms = 0; is_busy_.exchange(true, std::memory_order_acquire); ++ms) {
+    if (ms == kLastLineWaitMs) return;
+    sleep_ms(1);
+  }
+  write_line(heap, "exit");
+}
+
+bool StatsFile::write_line(Heap& heap, const char* event) {
   Snapshot::take(heap, snapshot_);
   length_ = 0;
   if (is_torn_) append("\n", 1);
@@ -44,7 +61,6 @@ bool StatsFile::write(Heap& heap, const char* event) {
   append("\n", 1);
   const bool done = append_to_file(expand_path(process_id()), line_, length_);
   is_torn_ = !done;
-  is_busy_.store(false, std::memory_order_release);
   return done;
 }
 

@@ -30,8 +30,14 @@ class StatsFile {
   // Writes a line; `event` says why. False if there is no file, if it cannot be written, or if
   // another thread is at work on a line.
   bool write(Heap& heap, const char* event);
+  // Writes the line of the process's exit, and none is written after it: the kernel ends the other
+  // threads wherever they are, also in the middle of a line.
+  void write_last(Heap& heap);
   // A thread that is not in the child may have been at work.
-  void after_fork_in_child() { is_busy_.store(false, std::memory_order_relaxed); }
+  void after_fork_in_child() {
+    is_busy_.store(false, std::memory_order_relaxed);
+    is_ending_.store(false, std::memory_order_relaxed);
+  }
 
  private:
   static constexpr char kSetting[] = "MINITC_STATS_FILE=";
@@ -39,6 +45,8 @@ class StatsFile {
   static constexpr std::size_t kPathBytes = 4 * kMaxStatsPath + 1;
 
   MINITC_COLD void tick_slow(Heap& heap);
+  // By who has set is_busy_.
+  bool write_line(Heap& heap, const char* event);
   void append(const char* data, std::size_t bytes);
   const char* expand_path(std::size_t pid);
 
@@ -51,8 +59,9 @@ class StatsFile {
 
   std::atomic<std::uint32_t> ticks_{0};
   std::atomic<std::size_t> due_ms_{0};
-  std::atomic<bool> is_busy_{false};  // who sets it has what follows
-  bool is_torn_ = false;              // the last line may have been cut
+  std::atomic<bool> is_ending_{false};  // so that nobody begins while the last line waits
+  std::atomic<bool> is_busy_{false};    // who sets it has what follows
+  bool is_torn_ = false;                // the last line may have been cut
   Snapshot snapshot_ = {};
   char path_[kPathBytes] = {};
   std::size_t length_ = 0;

@@ -110,7 +110,7 @@ namespace {
 [[gnu::destructor]] void report_at_end() {
   // Not where a signal handler ends the program in the middle of a change.
   if (!heap_is_usable()) return;
-  if (g_options.stats_file != nullptr) g_stats_file.write(g_heap, "exit");
+  g_stats_file.write_last(g_heap);
   if (g_options.stats == 0) return;
   Snapshot snapshot;
   Snapshot::take(g_heap, snapshot);

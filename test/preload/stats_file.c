@@ -56,6 +56,18 @@ static void forks(void) {
   printf("%d %d\n", getpid(), child);
 }
 
+static void* writer(void* unused) {
+  for (;;) minitc_stats_write();
+  return unused;
+}
+
+static void exits_among_writers(void) {
+  pthread_t all[3];
+  for (int i = 0; i < 3; i++) CHECK(pthread_create(&all[i], NULL, writer, NULL) == 0);
+  usleep(20000);
+  exit(0);
+}
+
 // Children may write at once, whatever the parent's threads were at.
 static void forks_among_threads(void) {
   pthread_t all[4];
@@ -126,12 +138,19 @@ static void keeps_errno(void) {
 
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
-      {"on_call", on_call},           {"at_work", at_work},
-      {"threads", threads},           {"forks", forks},
-      {"only_frees", only_frees},     {"forks_among_threads", forks_among_threads},
-      {"daemon_like", daemon_like},   {"keeps_errno", keeps_errno},
-      {"only_callocs", only_callocs}, {"only_reallocs", only_reallocs},
-      {"short_file", short_file},     {NULL, NULL},
+      {"on_call", on_call},
+      {"at_work", at_work},
+      {"threads", threads},
+      {"forks", forks},
+      {"only_frees", only_frees},
+      {"forks_among_threads", forks_among_threads},
+      {"daemon_like", daemon_like},
+      {"keeps_errno", keeps_errno},
+      {"only_callocs", only_callocs},
+      {"only_reallocs", only_reallocs},
+      {"short_file", short_file},
+      {"exits_among_writers", exits_among_writers},
+      {NULL, NULL},
   };
   return run_case(argc, argv, cases);
 }

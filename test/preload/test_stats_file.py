@@ -118,6 +118,14 @@ def test_threads_do_not_tear_lines(watched):
   assert lines[-1]["event"] == "exit"
 
 
+def test_the_last_line_is_whole_and_that_of_the_exit(watched):
+  """The kernel ends other threads wherever they are, also in the middle of a line."""
+  for turn in range(10):
+    _, files = watched("exits_among_writers", f"lines{turn}", MINITC_STATS_INTERVAL="86400000")
+    events = [line["event"] for line in files[f"lines{turn}"]]
+    assert events[-1] == "exit" and events.count("exit") == 1 and "call" in events
+
+
 @pytest.mark.parametrize("name", ["lines.%p", "%p.%p.lines", "lines"])
 def test_children_write_their_own(watched, name):
   out, files = watched("forks", name)

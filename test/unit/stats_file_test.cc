@@ -122,5 +122,26 @@ TEST_CASE("stats file: of many threads one writes at a time, and lines are whole
   CHECK(lines.size() > calls);
 }
 
+TEST_CASE("stats file: the last line waits for another thread's, and none follows") {
+  const FakeOs fake;
+  const TestHeap heap(fake.os());
+  const Watched watched("lines");
+  static StatsFile file;
+  file.init(watched.options);
+  std::atomic<bool> started{false};
+  std::thread other([&] {
+    while (file.write(*heap, "call")) started.store(true);
+    heap->retire_cache();
+  });
+  while (!started.load()) continue;
+  file.write_last(*heap);
+  other.join();
+  CHECK_FALSE(file.write(*heap, "call"));
+  const std::vector<std::string> lines = watched.lines_of("lines");
+  CHECK(is_whole(lines.back(), "exit"));
+  file.after_fork_in_child();
+  CHECK(file.write(*heap, "call"));
+}
+
 }  // namespace
 }  // namespace minitc
