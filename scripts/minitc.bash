@@ -9,6 +9,11 @@ _minitc_valued() {
   minitc "$1" --help 2>/dev/null | grep -oE -- '\[--?[a-z-]+ [^]]+\]' | sed 's/^\[//; s/ .*//'
 }
 
+# What follows are names of files: bash quotes the blanks in them.
+_minitc_files() {
+  compopt -o filenames 2>/dev/null || : # a test calls without readline
+}
+
 _minitc() {
   local current=${COMP_WORDS[COMP_CWORD]} part=${COMP_WORDS[1]} i valued
   COMPREPLY=()
@@ -19,6 +24,7 @@ _minitc() {
   case $part in
     run | check | compare) ;;
     stats | top | report)
+      _minitc_files
       mapfile -t COMPREPLY < <(compgen -f -- "$current"
         [[ $current == -* ]] && compgen -W "$(_minitc_options "$part")" -- "$current"
         [[ $current =~ ^[0-9]+$ ]] && cd /proc && compgen -G "$current*")
@@ -37,7 +43,9 @@ _minitc() {
   done
   if [ "$i" -gt "$COMP_CWORD" ]; then # a value
     case ${COMP_WORDS[COMP_CWORD - 1]} in
-      --lib | --json | --svg | --stdin | --stats-file) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
+      --lib | --json | --svg | --stdin | --stats-file)
+        _minitc_files
+        mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
       --on-bad-free) mapfile -t COMPREPLY < <(compgen -W 'abort ignore' -- "$current") ;;
       --release) mapfile -t COMPREPLY < <(compgen -W 'dontneed free' -- "$current") ;;
       --hugepages) mapfile -t COMPREPLY < <(compgen -W '0 1 auto' -- "$current") ;;
@@ -50,13 +58,15 @@ _minitc() {
   elif [ "$i" -eq "$COMP_CWORD" ] && [[ $current == -* && ${COMP_WORDS[i - 1]} != -- ]]; then
     mapfile -t COMPREPLY < <(compgen -W "$(_minitc_options "$part")" -- "$current")
   elif [ "$i" -eq "$COMP_CWORD" ]; then
-    mapfile -t COMPREPLY < <(compgen -c -- "$current"; compgen -d -S / -- "$current")
+    _minitc_files
+    mapfile -t COMPREPLY < <(compgen -c -- "$current"; compgen -d -- "$current")
     if [[ $part == check && $current =~ ^[0-9]+$ ]]; then
       mapfile -t COMPREPLY < <(cd /proc && compgen -G "$current*")
     fi
   elif declare -F _command_offset >/dev/null; then
     _command_offset "$i"
   else
+    _minitc_files
     mapfile -t COMPREPLY < <(compgen -f -- "$current")
   fi
 }

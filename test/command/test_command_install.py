@@ -1,6 +1,7 @@
 """What make install puts in place works from there; what is written of the command is so."""
 import os
 import pathlib
+import pty
 import re
 import shutil
 import subprocess
@@ -97,6 +98,32 @@ def complete(run_plain, *words):
 @pytest.mark.parametrize("part", PARTS)
 def test_completion_offers_every_option(run_plain, part):
   assert set(complete(run_plain, part, "-")) - {"-h"} == options_of(run_plain, part)
+
+
+@pytest.mark.parametrize("typed, words", [
+    ("stats my", ["stats", "my file"]), ("top my\\ f", ["top", "my file"]),
+    ("run --stats-file my", ["run", "--stats-file", "my file"]),
+    ("run ./a", ["run", "./a folder/"]), ("run ls my", ["run", "ls", "my file"])])
+def test_completion_of_names_with_blanks(tmp_path, typed, words):
+  """By bash itself, on a terminal."""
+  (tmp_path / "my file").touch()
+  (tmp_path / "a folder").mkdir()
+  ours, theirs = pty.openpty()
+  script = ROOT / "scripts" / "minitc.bash"
+  with subprocess.Popen(["bash", "--norc", "--noprofile", "-i"], stdin=theirs, stdout=theirs,
+                        stderr=theirs, cwd=tmp_path, start_new_session=True,
+                        env={"PATH": os.environ["PATH"], "TERM": "dumb", "HISTFILE": ""}) as bash:
+    os.close(theirs)
+    os.write(ours, f"minitc() {{ [ $2 = --help ] && exec {script.with_suffix('')} $@; "
+                   f"printf '<%s>' \"$@\" >out; }}\n. {script}\nminitc {typed}\t\nexit\n".encode())
+    try:
+      while os.read(ours, 4096):
+        pass
+    except OSError:  # the terminal's other end is closed
+      pass
+    bash.wait(40)
+  os.close(ours)
+  assert (tmp_path / "out").read_text() == "".join(f"<{word}>" for word in words)
 
 
 @pytest.mark.parametrize("words, expected", [
