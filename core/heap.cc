@@ -120,9 +120,13 @@ void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) 
   }
   if (span == nullptr) return nullptr;
   if (zeroed) pages_.clear(span, bytes);
+  look_after();
+  return span->start.ptr();
+}
+
+void Heap::look_after() {
   if (pages_.take_pressure()) gather();
   tick();
-  return span->start.ptr();
 }
 
 // --- Deallocation ------------------------------------------------------------------------------
@@ -162,7 +166,11 @@ void* Heap::resize(void* ptr, std::size_t bytes, std::uintptr_t site) {
                               : bytes > kMaxSmall ? bytes
                                                   : kSizeClasses[class_of(bytes)].bytes;
   if (bytes <= old_bytes && (bytes >= least || rounded == old_bytes)) return ptr;
-  if (is_large && bytes > kMaxSmall) return resize_large(map_.span_at(PageId::of(ptr)), bytes);
+  if (is_large && bytes > kMaxSmall) {
+    void* const object = resize_large(map_.span_at(PageId::of(ptr)), bytes);
+    look_after();
+    return object;
+  }
 
   void* const object = allocate(bytes);
   if (object == nullptr) return bytes <= old_bytes ? ptr : nullptr;

@@ -161,6 +161,8 @@ class Heap {
   void* allocate_small(unsigned cls, bool* is_zero = nullptr);
   void* take_small(unsigned cls, bool* is_zero);
   void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
+  // After a large block was asked for.
+  void look_after();
   void* resize_large(Span* span, std::size_t bytes);
   Span* acquire_roomy(PageCount pages);
   // Ends the life of a cache that is this thread's for good.

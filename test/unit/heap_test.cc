@@ -1178,6 +1178,21 @@ TEST_CASE("heap: calloc of pages that were only offered clears them, resident or
   f.check();
 }
 
+TEST_CASE("heap: who only resizes large blocks lets what is idle go") {
+  Fixture f;
+  f.allocate(100);
+  char* object = f.allocate(1 << 20);
+  f.heap->deallocate(f.filled(std::size_t{16} << 20, 1));
+  const std::size_t before = f.fake.decommitted_bytes();
+  for (int i = 0; i < 16; ++i) {
+    f.fake.pass_ms(kAgeMs);
+    object = static_cast<char*>(f.heap->resize(object, std::size_t{1 + (i & 1U)} << 20));
+    REQUIRE(address(object) != nullptr);
+  }
+  CHECK(f.fake.decommitted_bytes() - before > 8 << 20);
+  f.check();
+}
+
 // --- Idle threads -------------------------------------------------------------------------------
 
 // Threads that fill their caches, then sleep until told to end.
