@@ -87,12 +87,16 @@ PageHeap::Shortage PageHeap::shortage_locked(PageCount pages) {
   return shortage;
 }
 
-// Returns all free pages, or waits for those who do. Whether that may have made a difference.
+// Returns all free pages, or waits for those who do, however often a signal ends its sleep. Whether
+// that may have made a difference.
 bool PageHeap::may_end(const Shortage& shortage) {
   if (!shortage.may_end) return false;
   if (return_excess(Keep::kNothing) != PageCount{}) return true;
-  if (shortage.others_return) futex_wait(returns_, shortage.returns);
-  return returns_.load(std::memory_order_relaxed) != shortage.returns;
+  const auto none_ended = [&] {
+    return returns_.load(std::memory_order_relaxed) == shortage.returns;
+  };
+  while (shortage.others_return && none_ended()) futex_wait(returns_, shortage.returns);
+  return !none_ended();
 }
 
 SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted) {

@@ -1737,6 +1737,36 @@ TEST_CASE("page heap: when the OS refuses, a run on its way there is waited for"
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: who waits for a run on its way to the OS goes on waiting after a signal") {
+  Pages p;
+  const auto r = row(p, {60, 68});
+  p.release(r[0]);
+  hook_entered = hook_may_leave = false;
+  p.fake.at_decommit(wait_in_hook);
+  std::thread other([&p] { p.heap.trim(); });
+  while (!hook_entered) std::this_thread::yield();
+  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  struct sigaction before;
+  struct sigaction action = {};
+  action.sa_handler = [](int) {};
+  sigaction(SIGUSR1, &action, &before);  // no SA_RESTART
+  std::thread opener([waiter = pthread_self()] {
+    for (int i = 0; i < 2; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+      pthread_kill(waiter, SIGUSR1);
+    }
+    hook_may_leave = true;
+  });
+  CHECK(p.large(50) != nullptr);
+  CHECK(hook_may_leave);
+  hook_may_leave = true;
+  other.join();
+  opener.join();
+  sigaction(SIGUSR1, &before, nullptr);
+  p.fake.at_decommit(nullptr);
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: nobody waits for a run that the very thread is returning") {
   Pages p;
   const auto r = row(p, {60, 68});
