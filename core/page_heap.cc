@@ -117,14 +117,13 @@ void PageHeap::populate(const SpanList& spans) const {
 }
 
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, Fill fill) {
-  if (pages.bytes() < kMinFilledBytes) fill = Fill::kNo;
   for (;; fill = Fill::kNo) {
     Span* span = nullptr;
     Filling filling;
     acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
       span = take_locked(pages, alignment, fill);
       if (span == nullptr) return false;
-      if (may_fill_locked(fill) && span->state == SpanState::kReturned) {
+      if (may_fill_locked(pages, fill) && span->state == SpanState::kReturned) {
         begin_fill_locked(span, filling);
       }
       put_in_use_locked(span, SpanState::kLarge, filling.pages);

@@ -210,9 +210,11 @@ class PageHeap {
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
   void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
   // What renew() maps over forgets what was asked for; what is only offered may be gone.
-  bool may_fill_locked(Fill fill) const MINITC_REQUIRES(lock_) {
-    return fill == Fill::kYes && fills_refused_ < kMaxRefused && may_move_locked(kMaxFilled) &&
-           !offers_ && huge_pages_ == Options::kAuto;
+  bool may_fill_locked(PageCount pages, Fill fill) const MINITC_REQUIRES(lock_) {
+    const bool is_small = stats_.peak < PageCount::of_bytes(kSmallPeakBytes);
+    return fill == Fill::kYes && pages.bytes() >= (is_small ? kMinFilledBelow : kMinFilledBytes) &&
+           fills_refused_ < kMaxRefused && may_move_locked(kMaxFilled) && !offers_ &&
+           huge_pages_ == Options::kAuto;
   }
   void begin_fill_locked(const Span* span, Filling& filling) MINITC_REQUIRES(lock_);
   bool end_fill(Span* span, const Filling& filling) MINITC_EXCLUDES(lock_);

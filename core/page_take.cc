@@ -25,11 +25,11 @@ Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment) {
 Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
   const PageCount wanted = pages + alignment - kOnePage;
   Span* run = fit_committed_locked(pages, alignment);
-  if (run == nullptr && wanted == pages && may_fill_locked(fill)) {
+  if (run == nullptr && wanted == pages && may_fill_locked(pages, fill)) {
     if (Span* const span = take_neighbours_locked(pages); span != nullptr) return span;
   }
   if (run == nullptr && !may_commit_locked(pages)) return nullptr;
-  if (run == nullptr && !may_fill_locked(fill)) run = join_locked(wanted);
+  if (run == nullptr && !may_fill_locked(pages, fill)) run = join_locked(wanted);
   if (run == nullptr) run = best_fit(returned_, pages, alignment);
   if (run == nullptr) {
     if (!grow_locked(wanted)) return nullptr;

@@ -434,7 +434,9 @@ class Model {
     check_graves();
     take_snapshot();
     const Snapshot& s = *snapshot_;
-    expect(s.live == live_bytes_ + lost_bytes_, "the live bytes are not those of the program");
+    const std::size_t peak = peak_ == nullptr ? 0 : heap_->usable_size(peak_);
+    const std::size_t all_live = live_bytes_ + lost_bytes_ + peak;
+    expect(s.live == all_live, "the live bytes are not those of the program");
     expect(s.mapped == s.live + s.thread_cached + s.central + s.page_heap_free + s.returned,
            "the report does not add up");
     expect(s.mapped + s.metadata + fake_.stuck_bytes() == fake_.mapped_bytes(),
@@ -447,6 +449,7 @@ class Model {
   // Everything is freed, by whichever thread is at work, and nothing is left.
   void wind_up() {
     check();
+    heap_->deallocate(std::exchange(peak_, nullptr));
     fake_.stop_failing();
     allocate_one(100, 0, 1);
     allocate_one(kMaxSmall + 1, 6, 1);
@@ -480,6 +483,8 @@ class Model {
   std::size_t thread_ = 0;
   Map live_;
   std::size_t live_bytes_ = 0;
+  // Untouched: in a smaller heap no pages would be moved.
+  void* peak_ = heap_->allocate(kSmallPeakBytes);
   std::size_t lost_bytes_ = 0;  // to forks, in the caches of threads that the child does not have
   std::size_t phase_ = 0;
   std::vector<std::pair<void*, unsigned>> hoard_;  // blocks of metadata, by shift

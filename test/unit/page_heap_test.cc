@@ -896,11 +896,13 @@ TEST_CASE("page heap: only so many runs at a time are of moved pages, for the ma
 constexpr std::size_t kLeastPart = kMinPartBytes / kPageBytes;
 static_assert(kLeastPart == 32 && kMinFilledBytes / kPageBytes == 256);
 
-// Free runs of 160, 264 and 31 pages, the last too short.
+// Free runs of 160, 264 and 31 pages, the last too short, in a heap that is large enough.
 struct Gaps : Pages {
+  static constexpr std::size_t kInUse = kSmallPeakBytes / kPageBytes + 17;
   explicit Gaps(std::size_t kernel_page = 4096) : Gaps(Options{}, kernel_page) {}
   explicit Gaps(const Options& options, std::size_t kernel_page = 4096)
       : Pages(options, kernel_page) {
+    large(kSmallPeakBytes / kPageBytes);
     const auto r = row(*this, {160, 8, 264, 8, kLeastPart - 1, 1});
     walls = {r[1], r[3], r[5]};
     fill(r[0], 0x16);
@@ -946,6 +948,22 @@ TEST_CASE("page heap: where no free run is long enough, the pages of several fil
   Span* const again = p.large(264);
   CHECK(again->zero);
   CHECK(all_zero(again->start.ptr(), again->length.bytes()));
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: in a heap that was never large only longer spans are filled") {
+  const bool is_small = GENERATE(true, false);
+  CAPTURE(is_small);
+  Pages p;
+  if (!is_small) p.large(kSmallPeakBytes / kPageBytes);
+  const std::size_t least = (is_small ? kMinFilledBelow : kMinFilledBytes) / kPageBytes;
+  const auto r = row(p, {160, 8, 200, 8});
+  p.release(r[0]);
+  p.release(r[2]);
+  CHECK(p.filled(least - 1)->zero);
+  CHECK(p.fake.calls(OsCall::kTransfer) == 0);
+  CHECK_FALSE(p.filled(least)->zero);
+  CHECK(p.fake.calls(OsCall::kTransfer) == 2);
   CHECK(p.adds_up());
 }
 
@@ -1027,6 +1045,7 @@ TEST_CASE("page heap: a block that was filled comes back as it was freed, withou
 
 TEST_CASE("page heap: pages that filled a span were no miss of the bound") {
   Pages p(Options{});
+  p.large(kSmallPeakBytes / kPageBytes);
   constexpr std::size_t kBound = kMinFreeBound / kPageBytes;
   const auto r = row(p, {kBound, 1, kBound / 2, 1});
   p.release(r[0]);
@@ -1087,8 +1106,8 @@ TEST_CASE("page heap: when a fill loses a part of its target, another is found",
   REQUIRE(span != nullptr);
   CHECK(span->zero);
   CHECK(all_zero(span->start.ptr(), span->length.bytes()));
-  CHECK(in_use(p) == 17 + 424);
-  CHECK(p.heap.stats().large_count == 4);
+  CHECK(in_use(p) == Gaps::kInUse + 424);
+  CHECK(p.heap.stats().large_count == 5);
   CHECK(p.adds_up());
   p.check_goes_back(span);
 }
@@ -1103,7 +1122,7 @@ TEST_CASE("page heap: addresses that a fill loses may be another's at once", "[I
   Span* const span = p.filled(424);
   REQUIRE(other.taken != 0);
   CHECK(other.has_them_all());
-  CHECK(in_use(p) == 17 + 424 + other.taken);
+  CHECK(in_use(p) == Gaps::kInUse + 424 + other.taken);
   CHECK(p.adds_up());
   CHECK(other.releases_them_all());
   p.check_goes_back(span);
@@ -1169,6 +1188,7 @@ TEST_CASE("page heap: a span whose parts cannot be described is not filled", "[I
 
 TEST_CASE("page heap: only so many runs fill spans at a time, for the mappings' sake") {
   Pages p;
+  p.large(kSmallPeakBytes / kPageBytes);
   for (std::size_t moved = 1; moved < kMaxFilled; ++moved) {
     REQUIRE(move(p, p.large(1), p.large(2)));
   }
@@ -1940,7 +1960,9 @@ TEST_CASE("page heap: only the beginning of a live large object is released", "[
 // One use of everything. After each step the books must balance and no live span may have changed.
 class Everything {
  public:
-  explicit Everything(std::size_t kernel_page) : p(kernel_page, PageCount{64}.bytes()) {}
+  explicit Everything(std::size_t kernel_page) : p(kernel_page, PageCount{64}.bytes()) {
+    p.large(kSmallPeakBytes / kPageBytes);
+  }
 
   void run() {
     acquire_large(3, 1);
@@ -2047,7 +2069,7 @@ TEST_CASE("page heap: whichever call the OS refuses, the books balance and nothi
     CHECK(all.p.large(10) != nullptr);  // it works again
     all.release_all();
     CHECK(all.faults == 0);
-    CHECK(in_use(all.p) == 10);
+    CHECK(in_use(all.p) == kSmallPeakBytes / kPageBytes + 10);
     all.p.heap.trim();
     CHECK(free_pages(all.p) * kPageBytes < 4 * kernel_page);
     CHECK(all.p.adds_up());
