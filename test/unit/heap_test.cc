@@ -208,6 +208,7 @@ std::size_t resident_pages(char* start, std::size_t bytes) {
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
   const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(start) + bytes;
   const std::uintptr_t first = align_up(reinterpret_cast<std::uintptr_t>(start), page);
+  if (first >= end) return 0;
   std::vector<unsigned char> resident((end - first + page - 1) / page);
   REQUIRE(mincore(reinterpret_cast<void*>(first), end - first, resident.data()) == 0);
   return static_cast<std::size_t>(std::count_if(
