@@ -49,7 +49,7 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
         Span* const span =
             occupied != 0 ? lists_[std::countr_zero(occupied)].front() : fresh_.pop();
         if (span == nullptr) break;
-        if (is_zero != nullptr) *is_zero = span->zero;
+        if (is_zero != nullptr) *is_zero = span->zero;  // not of an object from the store
         left -= carve_locked(span, out + from_store, left);
       }
       refilled_ += left_before - left;

@@ -71,7 +71,7 @@ class alignas(64) CentralCache {
   // Puts up to `count` (at least 1) objects of class `cls` into `out` and returns how many; 0 if
   // the OS refuses. The cache is that of `cls` on `base` from the first call on: no class has
   // objects before, and one that is never used is never written to. If `is_zero` is given `count`
-  // is 1, and it becomes whether the object is known to be all zero.
+  // is 1, and it becomes true if the object is known to be all zero.
   std::size_t refill(const CentralBase& base, unsigned cls, void** out, std::size_t count,
                      bool* is_zero = nullptr) MINITC_EXCLUDES(lock_);
   // Takes `count` pointers back; the array is undefined afterwards. One that is not an object of

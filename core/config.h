@@ -138,13 +138,13 @@ inline constexpr std::size_t kMoveBytes = 512 * 1024;
 // The least block, in bytes, that is filled by moving pages there, and the least part of it: a call
 // takes as long as some ten first touches, and shorter runs are soon of no use to others.
 inline constexpr std::size_t kMinFilledBytes = 2 * 1024 * 1024;
+inline constexpr std::size_t kMinPartBytes = 256 * 1024;
+// And so many parts at the most.
+inline constexpr std::size_t kMostParts = 32;
 // Until so many bytes were in use at once, three times kMinFreeBound, only longer blocks: there
 // that may stay free, and some filled blocks, whose runs join no others, would leave it in pieces.
 inline constexpr std::size_t kSmallPeakBytes = 96 * 1024 * 1024;
 inline constexpr std::size_t kMinFilledBelow = 8 * 1024 * 1024;
-inline constexpr std::size_t kMinPartBytes = 256 * 1024;
-// And so many parts at the most.
-inline constexpr std::size_t kMostParts = 32;
 // How often an allocation that the OS refuses to serve looks again for what this thread or another
 // has returned meanwhile. A bound, since others may take it first each time.
 inline constexpr std::size_t kMaxTries = 16;

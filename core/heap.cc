@@ -86,8 +86,9 @@ void* Heap::take_small(unsigned cls, bool* is_zero) {
   if (ThreadCache* const cache = own_cache(); cache != nullptr) {
     if (cache->is_tick_due()) tick();
     const CacheLease lease(cache);
-    if (lease.is_held())
+    if (lease.is_held()) {
       return cache->is_empty(cls) ? cache->refill(cls, is_zero) : cache->pop(cls);
+    }
   }
   void* object = nullptr;
   central_[cls].refill(share_.base, cls, &object, 1, is_zero);

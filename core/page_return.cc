@@ -65,10 +65,7 @@ Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   const bool whole_huge = huge_pages_ == Options::kYes && keep != Keep::kNothing &&
                           held_locked() + committed_locked() <= soft_limit_;
   const PageCount unit = PageCount::of_bytes(whole_huge ? kHugePageBytes : os_->page_bytes);
-  const auto head_of = [&unit](const Span* r) {
-    return PageCount{-r->start.value & (unit.value - 1)};
-  };
-  const auto has_unit = [&](const Span* r) { return r->length >= head_of(r) + unit; };
+  const auto has_unit = [&](const Span* r) { return r->length >= r->head(unit) + unit; };
   Span* run = keep == Keep::kAged ? free_.longest_quiet(round()) : nullptr;
   if (run == nullptr || !has_unit(run)) run = free_.longest();
   if (!has_unit(run)) {  // then all are short, and one of them may lie better
@@ -81,7 +78,7 @@ Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
     if (keep != Keep::kNothing) decommit_pause_ = kDecommitPause;
     return nullptr;
   }
-  const PageCount head = head_of(run);
+  const PageCount head = run->head(unit);
   PageCount most = run->length - head;
   if (keep == Keep::kAged) most = std::min(most, committed_locked() - bound);
   const PageCount whole{std::max(align_down(most.value, unit.value), unit.value)};

@@ -6,16 +6,11 @@
 namespace minitc {
 namespace {
 
-// How many pages of `run` lie before the first that is aligned.
-PageCount head_of(const Span* run, PageCount alignment) {
-  return PageCount{-run->start.value & (alignment.value - 1)};
-}
-
 // The best fitting run for aligned `pages`: the shortest if it lies well, as one does that had such
 // pages before; else one that is long enough wherever it lies.
 Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment) {
   Span* const run = index.best_fit(pages);
-  if (run == nullptr || head_of(run, alignment) + pages <= run->length) return run;
+  if (run == nullptr || run->head(alignment) + pages <= run->length) return run;
   return index.best_fit(pages + alignment - kOnePage);
 }
 
@@ -37,7 +32,7 @@ Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
   }
   index_of(run).remove(run);
 
-  return cut_locked(run, head_of(run, alignment), pages);
+  return cut_locked(run, run->head(alignment), pages);
 }
 
 // Takes one run and cuts it into spans of class `cls`. Their number is `wanted` or less: a shorter

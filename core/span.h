@@ -83,6 +83,10 @@ struct Span {
   std::uint64_t& returned_by() { return own_bits[0]; }
 
   PageId end() const { return start + length; }
+  // How many of its pages lie before the first that is aligned.
+  PageCount head(PageCount alignment) const {
+    return PageCount{-start.value & (alignment.value - 1)};
+  }
   // Whether it and its neighbour `other` may become one run.
   bool joins(const Span& other) const { return state == other.state && mapping == other.mapping; }
   // A large span begins with `run` as well, which lies behind those that it already begins with.

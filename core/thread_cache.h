@@ -92,7 +92,7 @@ class ThreadCache {
   bool rob();
 
   // An object of a class that is_empty(), or null if the OS refuses. If `is_zero` is given it is
-  // the only one that comes from the central cache, and becomes whether it is known to be all zero.
+  // the only one that comes from the central cache, and becomes true if it is known to be all zero.
   MINITC_COLD void* refill(unsigned cls, bool* is_zero = nullptr);
   // Takes `ptr` of a class that is_full(); `site`, for the blame: of the call of free.
   MINITC_COLD void spill(unsigned cls, void* ptr, std::uintptr_t site);

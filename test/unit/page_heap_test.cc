@@ -1734,15 +1734,27 @@ void wait_in_hook() {
   while (!hook_may_leave) std::this_thread::yield();
 }
 
+// The OS refuses more, and a run of 60 pages is on its way there until hook_may_leave.
+struct HeldReturn : Pages {
+  HeldReturn() {
+    release(row(*this, {60, 68})[0]);
+    hook_entered = hook_may_leave = false;
+    fake.at_decommit(wait_in_hook);
+    other = std::thread([this] { heap.trim(); });
+    while (!hook_entered) std::this_thread::yield();
+    fake.fail(OsCall::kReserve, 1, test::kAlways);
+  }
+  void end() {
+    hook_may_leave = true;
+    other.join();
+    fake.at_decommit(nullptr);
+    CHECK(adds_up());
+  }
+  std::thread other;
+};
+
 TEST_CASE("page heap: when the OS refuses, a run on its way there is waited for") {
-  Pages p;
-  const auto r = row(p, {60, 68});
-  p.release(r[0]);
-  hook_entered = hook_may_leave = false;
-  p.fake.at_decommit(wait_in_hook);
-  std::thread other([&p] { p.heap.trim(); });
-  while (!hook_entered) std::this_thread::yield();
-  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  HeldReturn p;
   std::thread opener([] {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     hook_may_leave = true;
@@ -1751,21 +1763,12 @@ TEST_CASE("page heap: when the OS refuses, a run on its way there is waited for"
   CHECK(span != nullptr);
   CHECK(hook_may_leave);
   CHECK(p.large(50) == nullptr);
-  other.join();
   opener.join();
-  p.fake.at_decommit(nullptr);
-  CHECK(p.adds_up());
+  p.end();
 }
 
 TEST_CASE("page heap: who waits for a run on its way to the OS goes on waiting after a signal") {
-  Pages p;
-  const auto r = row(p, {60, 68});
-  p.release(r[0]);
-  hook_entered = hook_may_leave = false;
-  p.fake.at_decommit(wait_in_hook);
-  std::thread other([&p] { p.heap.trim(); });
-  while (!hook_entered) std::this_thread::yield();
-  p.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  HeldReturn p;
   struct sigaction before;
   struct sigaction action = {};
   action.sa_handler = [](int) {};
@@ -1779,12 +1782,9 @@ TEST_CASE("page heap: who waits for a run on its way to the OS goes on waiting a
   });
   CHECK(p.large(50) != nullptr);
   CHECK(hook_may_leave);
-  hook_may_leave = true;
-  other.join();
   opener.join();
   sigaction(SIGUSR1, &before, nullptr);
-  p.fake.at_decommit(nullptr);
-  CHECK(p.adds_up());
+  p.end();
 }
 
 TEST_CASE("page heap: nobody waits for a run that the very thread is returning") {
