@@ -22,7 +22,7 @@ void tag(void*& ptr, std::uintptr_t bit) {
 
 // `out` is filled from its end, so that who pops from there gets rising addresses.
 std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** out,
-                                 std::size_t count, bool* is_zero) {
+                                 std::size_t count, bool* is_zero, Grow grow) {
   std::size_t from_store = 0;
   std::size_t left = count;
   SpanList made;
@@ -32,30 +32,19 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
       const LockGuard guard(lock_, *this);
       const std::size_t left_before = left;
       if (first) {
-        if (cls_ == 0) {
-          cls_ = cls;
-          base_ = base;
-        }
-        from_store = std::min(count, stored_);
-        stored_ -= from_store;
-        void* const* const store = store_.load(std::memory_order_relaxed);
-        if (from_store != 0) memcpy(out, store + stored_, from_store * sizeof(void*));
+        if (cls_ == 0) open_locked(base, cls, 0);
+        from_store = begin_refill_locked(out, count);
         left -= from_store;
-        store_is_full_.store(false, std::memory_order_relaxed);
       }
       add_spans_locked(made);
-      while (left != 0) {
-        const std::uint32_t occupied = occupied_.load(std::memory_order_relaxed);
-        Span* const span =
-            occupied != 0 ? lists_[std::countr_zero(occupied)].front() : fresh_.pop();
-        if (span == nullptr) break;
+      while (Span* const span = left != 0 ? next_to_carve_locked() : nullptr) {
         if (is_zero != nullptr) *is_zero = span->zero;  // not of an object from the store
         left -= carve_locked(span, out + from_store, left);
       }
       refilled_ += left_before - left;
       spans = spans_;
     }
-    if (left == 0) break;
+    if (left == 0 || grow == Grow::kNo) break;
     made = new_spans(left, spans);
     if (made.empty()) break;
   }
@@ -65,7 +54,18 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
   return from_store + carved;
 }
 
-void CentralCache::spill(void** objects, std::size_t count, Call call) {
+std::size_t CentralCache::lend(void** out, std::size_t count) {
+  const LockGuard guard(lock_, *this);
+  std::size_t left = count;
+  for (Span* span; left != 0 && (span = quiet_locked()) != nullptr;) {
+    left -= carve_locked(span, out, left);
+  }
+  refilled_ += count - left;
+  if (left != 0) memmove(out, out + left, (count - left) * sizeof(void*));
+  return count - left;
+}
+
+std::size_t CentralCache::spill(void** objects, std::size_t count, Call call) {
   const bool may_fit = count <= store_capacity();
   if (may_fit && store_.load(std::memory_order_relaxed) == nullptr) make_store();
   // What the store may take is marked outside the lock. The rest is marked and put into spans in
@@ -73,7 +73,7 @@ void CentralCache::spill(void** objects, std::size_t count, Call call) {
   const bool for_store =
       may_fit && !store_is_full_.load(std::memory_order_relaxed) && !base_.bad->ignored();
   bool all_good = true;
-  if (for_store && !mark_home(objects, count)) report_tagged(objects, count, call);
+  if (for_store && !mark_home(objects, count)) count = sort_tagged(objects, count, call);
   SpanList empties;
   {
     const LockGuard guard(lock_, *this);
@@ -83,7 +83,7 @@ void CentralCache::spill(void** objects, std::size_t count, Call call) {
     if (store != nullptr && for_store && stored_ + count <= room) {
       memcpy(store + stored_, objects, count * sizeof(void*));
       stored_ += count;
-      return;
+      return count;
     }
     store_is_full_.store(store != nullptr, std::memory_order_relaxed);
     if (for_store) {
@@ -97,7 +97,7 @@ void CentralCache::spill(void** objects, std::size_t count, Call call) {
     }
   }
   delete_spans(empties);
-  if (!all_good) report_tagged(objects, count, call);
+  return all_good ? count : sort_tagged(objects, count, call);
 }
 
 void CentralCache::trim() {
@@ -145,7 +145,12 @@ CentralStats CentralCache::stats() {
 // The small span of this class that `ptr` is in, or null.
 [[gnu::always_inline]] inline Span* CentralCache::span_of(const void* ptr) const {
   Span* const span = span_of_page(ptr);
-  return span != nullptr && span->cls == cls_ ? span : nullptr;
+  return span != nullptr && span->cls() == cls_ ? span : nullptr;
+}
+
+bool CentralCache::is_of_other_shard(const void* ptr) const {
+  const Span* const span = span_of(ptr);
+  return span != nullptr && span->owner != owner_;
 }
 
 // Decides by the pointer's place alone; whether the object is home is not looked at.
@@ -163,7 +168,7 @@ CentralCache::Place CentralCache::place_of(const void* ptr) const {
 // Calls visit(span, index, mask, first, last) for each stretch [first, last) of the pointers whose
 // bits are in one word of a span's bitmaps, that of object `index`, each bit once. Batches were
 // carved in order of address, so that stretches tend to be long. Stops at the first pointer that is
-// not the beginning of an object; returns how many it has passed.
+// not the beginning of an object of this cache; returns how many it has passed.
 template <typename Visit>
 std::size_t CentralCache::for_each_word(void** objects, std::size_t count, Visit&& visit) const {
   const SizeClass c = size_class();
@@ -182,8 +187,8 @@ std::size_t CentralCache::for_each_word(void** objects, std::size_t count, Visit
       if (const Span* const near = span_of_page(at[3])) __builtin_prefetch(near->bits, 1);
     }
     if (span == nullptr || address_of(*at) - start >= span_bytes) {
-      span = span_of(*at);
-      if (span == nullptr) [[unlikely]]
+      span = span_of_page(*at);
+      if (span == nullptr || span->owner != owner_) [[unlikely]]
         break;
       start = span->start.address();
     }
@@ -207,7 +212,7 @@ std::size_t CentralCache::for_each_word(void** objects, std::size_t count, Visit
 }
 
 // Marks each object as home and calls put(span, index, mask, count) for those of one word. Tags
-// pointers to no object, and to one that is home already; false if there are any.
+// pointers to no object of this cache, and to one that is home already; false if there are any.
 template <typename Put>
 bool CentralCache::mark_home(void** objects, std::size_t count, Put&& put) {
   bool all_good = true;
@@ -239,14 +244,23 @@ bool CentralCache::mark_home(void** objects, std::size_t count) {
   return mark_home(objects, count, [](Span&, std::size_t, std::uint64_t, std::size_t) {});
 }
 
-MINITC_COLD void CentralCache::report_tagged(void* const* objects, std::size_t count,
-                                             Call call) const {
-  for (std::size_t i = 0; i < count; ++i) {
+// Moves objects of other shards among those that are tagged to the end; how many others there are.
+// The rest of the tagged ones are reported.
+MINITC_COLD std::size_t CentralCache::sort_tagged(void** objects, std::size_t count,
+                                                  Call call) const {
+  for (std::size_t i = 0; i < count;) {
     const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(objects[i]);
-    const void* const ptr = reinterpret_cast<void*>(address & ~(kFreedTag | kNoObjectTag));
+    void* const ptr = reinterpret_cast<void*>(address & ~(kFreedTag | kNoObjectTag));
+    if ((address & kNoObjectTag) != 0 && is_of_other_shard(ptr)) {
+      objects[i] = objects[--count];
+      objects[count] = ptr;
+      continue;
+    }
     if ((address & kFreedTag) != 0) base_.bad->report(call, ptr, {Verdict::kFreed});
     if ((address & kNoObjectTag) != 0) base_.bad->report(call, ptr, place_of(ptr).finding);
+    ++i;
   }
+  return count;
 }
 
 // Marks objects that were in the store as away.
@@ -258,7 +272,18 @@ void CentralCache::dismiss(void** objects, std::size_t count) {
   MINITC_CHECK(done == count);  // I7
 }
 
+void CentralCache::open(const CentralBase& base, unsigned cls, unsigned shard) {
+  const LockGuard guard(lock_, *this);
+  if (cls_ == 0) open_locked(base, cls, shard);
+}
+
 // --- Under the lock ----------------------------------------------------------------------------
+
+void CentralCache::open_locked(const CentralBase& base, unsigned cls, unsigned shard) {
+  cls_ = cls;
+  owner_ = Span::owner_of(cls, shard);
+  base_ = base;
+}
 
 // Each object in the store may keep a span from going back, and the next refill takes it, however
 // full its span. So it holds no more than a fraction of what the class has in use, and of objects
@@ -268,8 +293,33 @@ std::size_t CentralCache::store_room_locked() const {
   return std::min(store_capacity(), least_stored() + away / 4);
 }
 
+// Notes who refills, and moves what the store has, up to `count` objects, to `out`; how many.
+std::size_t CentralCache::begin_refill_locked(void** out, std::size_t count) {
+  if (refiller_ != &t_met_others) {
+    refiller_ = &t_met_others;
+    ++t_met_others;
+  }
+  const std::size_t taken = std::min(count, stored_);
+  stored_ -= taken;
+  void* const* const store = store_.load(std::memory_order_relaxed);
+  if (taken != 0) memcpy(out, store + stored_, taken * sizeof(void*));
+  store_is_full_.store(false, std::memory_order_relaxed);
+  return taken;
+}
+
+// Of each list the span is tried that has been there for the longest time, the fullest first.
+Span* CentralCache::quiet_locked() const {
+  const std::uint32_t occupied = occupied_.load(std::memory_order_relaxed);
+  for (std::uint32_t left = occupied; left != 0; left &= left - 1) {
+    Span* const span = lists_[std::countr_zero(left)].back();
+    if (span->is_quiet(base_.heap->round())) return span;
+  }
+  return nullptr;
+}
+
 // Moves the span to the list that fits. What was returned may have memory from now on.
-void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
+[[gnu::always_inline]] inline void CentralCache::change_free_count_locked(Span* span,
+                                                                          std::size_t count) {
   const std::size_t before = span->free_count;
   const std::size_t all = size_class().objects;
   free_objects_ += count - before;
@@ -279,17 +329,21 @@ void CentralCache::change_free_count_locked(Span* span, std::size_t count) {
   if (span->backing == Backing::kReturning || (are_alike && span->backing == Backing::kResident)) {
     return;
   }
+  relist_locked(span, before);
+}
+
+[[gnu::noinline]] void CentralCache::relist_locked(Span* span, std::size_t before) {
   unlist_locked(span, list_of(*span, before));
   span->backing = Backing::kResident;
-  list_locked(span, list_of(*span, count));
+  list_locked(span, list_of(*span, span->free_count));
 }
 
 void CentralCache::list_locked(Span* span, std::size_t list) {
   if (list == kNoList) return;
+  span->list_in(base_.heap->round());
   lists_[list].push(span);
   occupied_.store(occupied_.load(std::memory_order_relaxed) | 1U << list,
                   std::memory_order_relaxed);
-  span->listed = base_.heap->round();
   ++partial_spans_;
 }
 

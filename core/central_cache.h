@@ -56,6 +56,10 @@ struct SpanUse {
   const char* violation = nullptr;  // what does not hold of its bitmaps
 };
 
+// How many of this thread's refills came after one by another thread from the same cache. To be set
+// to 0 by who counts.
+[[gnu::tls_model("initial-exec")]] inline constinit thread_local std::uint32_t t_met_others = 0;
+
 // What the central caches of all classes stand on.
 struct CentralBase {
   MetadataArena* arena = nullptr;
@@ -68,20 +72,26 @@ class alignas(64) CentralCache {
  public:
   constexpr CentralCache() = default;
 
+  // From now on, if not before, the cache is that of `cls` in `shard`, on `base`.
+  void open(const CentralBase& base, unsigned cls, unsigned shard) MINITC_EXCLUDES(lock_);
   // Puts up to `count` (at least 1) objects of class `cls` into `out` and returns how many; 0 if
-  // the OS refuses. The cache is that of `cls` on `base` from the first call on: no class has
-  // objects before, and one that is never used is never written to. If `is_zero` is given `count`
-  // is 1, and it becomes true if the object is known to be all zero.
+  // the OS refuses, or with kNo if it would have to be asked. Opens a cache of shard 0: no class
+  // has objects before, and one that is never used is never written to. If `is_zero` is given
+  // `count` is 1, and it becomes true if the object is known to be all zero.
+  enum class Grow : bool { kNo, kYes };
   std::size_t refill(const CentralBase& base, unsigned cls, void** out, std::size_t count,
-                     bool* is_zero = nullptr) MINITC_EXCLUDES(lock_);
-  // Takes `count` pointers back; the array is undefined afterwards. One that is not an object of
-  // this class that is away from home is reported, with `call`; if that returns, it is left out.
-  void spill(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
+                     bool* is_zero = nullptr, Grow grow = Grow::kYes) MINITC_EXCLUDES(lock_);
+  // The same for another shard, out of spans in use in part that have lain for a while.
+  std::size_t lend(void** out, std::size_t count) MINITC_EXCLUDES(lock_);
+  // Takes `count` pointers back, but for objects of other shards; how many it took. The others then
+  // stand behind those, which are undefined. One that is not an object of this class that is away
+  // from home is reported, with `call`; if that returns, it is left out.
+  std::size_t spill(void** objects, std::size_t count, Call call) MINITC_EXCLUDES(lock_);
 
   // `ptr` is an object of this class that is with the program or in a thread cache.
   bool has_away(const void* ptr) const {
     const Span* const span = span_of_page(ptr);
-    if (span == nullptr || span->cls != cls_) return false;
+    if (span == nullptr || span->cls() != cls_) return false;
     const std::size_t offset = reinterpret_cast<std::uintptr_t>(ptr) - span->start.address();
     const SizeClass& c = size_class();
     const std::size_t index = object_index(c, offset);
@@ -129,13 +139,14 @@ class alignas(64) CentralCache {
   const SizeClass& size_class() const { return kSizeClasses[cls_]; }
   Span* span_of_page(const void* ptr) const { return base_.map->span_at(PageId::of(ptr)); }
   Span* span_of(const void* ptr) const;
+  bool is_of_other_shard(const void* ptr) const;
   Place place_of(const void* ptr) const;
   template <typename Visit>
   std::size_t for_each_word(void** objects, std::size_t count, Visit&& visit) const;
   template <typename Put>
   bool mark_home(void** objects, std::size_t count, Put&& put);
   bool mark_home(void** objects, std::size_t count);
-  void report_tagged(void* const* objects, std::size_t count, Call call) const;
+  std::size_t sort_tagged(void** objects, std::size_t count, Call call) const;
   void dismiss(void** objects, std::size_t count);
   SpanList new_spans(std::size_t objects, std::size_t held) MINITC_EXCLUDES(lock_);
   bool make_bits(Span* span);
@@ -152,10 +163,20 @@ class alignas(64) CentralCache {
   void list_locked(Span* span, std::size_t list) MINITC_REQUIRES(lock_);
   void unlist_locked(Span* span, std::size_t list) MINITC_REQUIRES(lock_);
   void change_free_count_locked(Span* span, std::size_t count) MINITC_REQUIRES(lock_);
+  void relist_locked(Span* span, std::size_t before) MINITC_REQUIRES(lock_);
   Span* begin_return(bool only_quiet, std::uint64_t (&free)[kMaxWords], std::size_t& count)
       MINITC_EXCLUDES(lock_);
   std::size_t return_free(const Span& span, const std::uint64_t* free) const;
   void end_return(Span* span, std::size_t count) MINITC_EXCLUDES(lock_);
+  void open_locked(const CentralBase& base, unsigned cls, unsigned shard) MINITC_REQUIRES(lock_);
+  std::size_t begin_refill_locked(void** out, std::size_t count) MINITC_REQUIRES(lock_);
+  // One of the fullest spans that are in use in part, else one that is all free, which is then in
+  // no list. Null if there is none.
+  Span* next_to_carve_locked() MINITC_REQUIRES(lock_) {
+    const std::uint32_t occupied = occupied_.load(std::memory_order_relaxed);
+    return occupied != 0 ? lists_[std::countr_zero(occupied)].front() : fresh_.pop();
+  }
+  Span* quiet_locked() const MINITC_REQUIRES(lock_);
   std::size_t carve_locked(Span* span, void** out, std::size_t count) MINITC_REQUIRES(lock_);
   void put_locked(Span* span, std::size_t index, std::uint64_t mask, std::size_t count,
                   SpanList& empties) MINITC_REQUIRES(lock_);
@@ -174,8 +195,9 @@ class alignas(64) CentralCache {
 
   RankedLock<LockRank::kCentral> lock_;
 
-  // Constant after the first refill; on a line of its own, since it is read without the lock.
+  // Constant once open; on a line of its own, since it is read without the lock.
   alignas(64) unsigned cls_ = 0;
+  std::uint16_t owner_ = 0;  // Span::owner of its spans
   CentralBase base_;
 
   std::atomic<void**> store_{nullptr};  // made at the first spill; what it points to is guarded
@@ -190,6 +212,8 @@ class alignas(64) CentralCache {
   std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t refilled_ MINITC_GUARDED_BY(lock_) = 0;
+  const std::uint32_t* refiller_ MINITC_GUARDED_BY(lock_) =
+      nullptr;  // t_met_others of the last one
 };
 
 }  // namespace minitc

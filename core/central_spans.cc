@@ -11,7 +11,7 @@ SpanList CentralCache::new_spans(std::size_t objects, std::size_t held) {
   const std::size_t needed = (objects + size_class().objects - 1) / size_class().objects;
   const std::size_t group = kSpanGroupBytes / (size_class().pages * kPageBytes);
   const std::size_t wanted = std::max(needed, std::min(held >> kSpanGroupShift, group));
-  SpanList spans = base_.heap->acquire_small(cls_, wanted);
+  SpanList spans = base_.heap->acquire_small(cls_, wanted, owner_ >> 8);
   if (wanted <= held >> kPopulateShift && size_class().bytes <= kMaxPopulated) {
     base_.heap->populate(spans);
   }
@@ -72,7 +72,7 @@ void CentralCache::make_store() {
 
 void CentralCache::add_spans_locked(SpanList& spans) {
   while (Span* const span = spans.pop()) {
-    span->cls = static_cast<std::uint8_t>(cls_);
+    span->owner = owner_;
     ++spans_;
     free_objects_ += span->free_count;
     fresh_.push(span);
@@ -83,7 +83,8 @@ void CentralCache::add_spans_locked(SpanList& spans) {
 void CentralCache::remove_span_locked(Span* span, SpanList& empties) {
   --spans_;
   free_objects_ -= span->free_count;
-  span->cls = 0;  // whoever frees one of its objects again finds no span
+  span->owner =
+      Span::owner_of(0, span->shard());  // whoever frees one of its objects again finds no span
   empties.push(span);
 }
 

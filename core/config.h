@@ -75,6 +75,12 @@ inline constexpr std::uint32_t kTickMs = 16;
 
 // --- Central caches ----------------------------------------------------------------------------
 
+// Shards that there may be, and no more than processors.
+inline constexpr unsigned kMaxShards = 16;
+// A thread whose kScavengePeriod slow calls, in no more than kTickMs, came so many times to a cache
+// that had last refilled another goes to another shard.
+inline constexpr std::uint32_t kCrowdedMeetings = kScavengePeriod / 4;
+
 // Objects that the store of a class may hold when the class has next to none in use, or a quarter
 // of a batch if that is less; and the longest, in bytes, of which it ever holds more.
 inline constexpr std::size_t kMinStored = 8;

@@ -2,10 +2,11 @@
 
 namespace minitc {
 
-// In the order of the ranks; the central locks, which are of one rank, by class.
+// In the order of the ranks; the central locks, which are of one rank, by shard and class. No shard
+// is opened meanwhile.
 void ForkHold::prepare(Heap& heap) {
   heap.threads_lock_.lock_for_fork();
-  for (CentralCache& central : heap.central_) central.lock().lock_for_fork();
+  for (CentralCache& central : heap.shards_.all()) central.lock().lock_for_fork();
   heap.pages_.lock().lock_for_fork();
   heap.arena_.lock().lock_for_fork();
 }
@@ -13,7 +14,7 @@ void ForkHold::prepare(Heap& heap) {
 void ForkHold::release(Heap& heap) {
   heap.arena_.lock().unlock_after_fork();
   heap.pages_.lock().unlock_after_fork();
-  for (CentralCache& central : heap.central_) central.lock().unlock_after_fork();
+  for (CentralCache& central : heap.shards_.all()) central.lock().unlock_after_fork();
   heap.threads_lock_.unlock_after_fork();
 }
 
@@ -32,12 +33,13 @@ void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
   }
   heap.threads_ = own;
   heap.next_look_ = nullptr;
+  heap.shards_.forget_threads(own != nullptr ? own->shard() : nullptr);
   heap.lone_caches_.store(own != nullptr && own->lone ? 1 : 0, std::memory_order_relaxed);
   heap.share_.budget_bytes.store(heap.cache_total_bytes_ -
                                  static_cast<std::ptrdiff_t>(held));  // I10
   // Where a signal handler that interrupted a critical section forks, lists may be half changed.
   if (!inside_critical_section()) {
-    for (CentralCache& central : heap.central_) central.adopt_returning();
+    for (CentralCache& central : heap.shards_.all()) central.adopt_returning();
     heap.pages_.adopt_returning();
   }
   release(heap);

@@ -56,16 +56,24 @@ bool Heap::init(const Os& os, const Options& options) {
   map_.init(os_);
   pages_.init(os_, arena_, map_, options);
   bad_.init(options.on_bad_free == Options::kIgnore);
-  share_.base = {.arena = &arena_, .map = &map_, .heap = &pages_, .bad = &bad_};
-  share_.central = central_;
+  shards_.init({.arena = &arena_, .map = &map_, .heap = &pages_, .bad = &bad_});
+  share_.shards = &shards_;
+  share_.arena = &arena_;
   share_.now_ms = os_.now_ms;
   share_.ticked_ms.store(os_.now_ms());
   cache_total_bytes_ = static_cast<std::ptrdiff_t>(options.thread_cache_total);
   share_.budget_bytes.store(cache_total_bytes_);
   const auto at_thread_exit = [](void* heap) { static_cast<Heap*>(heap)->retire_cache(); };
+  processors_ = os_.processors();  // not later: a sandbox may kill the process for it
   const bool key_made = pthread_key_create(&exit_key_, at_thread_exit) == 0;
   use_caches_ = key_made && options.check_free == 0;
   return key_made;
+}
+
+[[gnu::always_inline]] inline void Heap::come_by(ThreadCache* cache) {
+  if (!cache->is_tick_due()) return;
+  if (cache->is_crowded()) spread(cache);
+  tick();
 }
 
 // --- Allocation --------------------------------------------------------------------------------
@@ -84,14 +92,14 @@ void* Heap::allocate_small(unsigned cls, bool* is_zero) {
 
 void* Heap::take_small(unsigned cls, bool* is_zero) {
   if (ThreadCache* const cache = own_cache(); cache != nullptr) {
-    if (cache->is_tick_due()) tick();
+    come_by(cache);
     const CacheLease lease(cache);
     if (lease.is_held()) {
       return cache->is_empty(cls) ? cache->refill(cls, is_zero) : cache->pop(cls);
     }
   }
   void* object = nullptr;
-  central_[cls].refill(share_.base, cls, &object, 1, is_zero);
+  shards_.refill(shards_.first(), cls, &object, 1, is_zero);
   return object;
 }
 
@@ -142,11 +150,11 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
     return;
   }
   if (ThreadCache* const cache = cache_to_free(); cache != nullptr) {
-    if (cache->is_tick_due()) tick();
+    come_by(cache);
     const CacheLease lease(cache);
     if (lease.is_held()) return cache->spill(cls, ptr, site);
   }
-  central_[cls].spill(&ptr, 1, {Caller::kFree, site});
+  shards_.spill(cls, &ptr, 1, {Caller::kFree, site});
 }
 
 // --- Resizing ----------------------------------------------------------------------------------
@@ -219,7 +227,7 @@ std::size_t Heap::usable_size(const void* ptr, std::uintptr_t site) {
 Finding Heap::find(const void* ptr) {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
   if (!map_.covers(address)) return {Verdict::kForeign};
-  if (const unsigned cls = map_.class_at(address); cls != 0) return central_[cls].find(ptr);
+  if (const unsigned cls = map_.class_at(address); cls != 0) return shards_.first()[cls].find(ptr);
   const Span* const span = map_.span_at(PageId::of(ptr));
   if (span != nullptr && span->state == SpanState::kLarge && span->start.ptr() == ptr) {
     return {Verdict::kLive, address, span->length.bytes()};
@@ -266,6 +274,7 @@ ThreadCache* Heap::adopt_cache() {
   }
   {
     const LockGuard guard(threads_lock_, *this);
+    shards_.enter();
     cache->next = threads_;
     if (threads_ != nullptr) threads_->prev = cache;
     threads_ = cache;
@@ -293,8 +302,18 @@ void Heap::bury(ThreadCache* cache) {
     (cache->prev != nullptr ? cache->prev->next : threads_) = cache->next;
     if (cache->next != nullptr) cache->next->prev = cache->prev;
     if (next_look_ == cache) next_look_ = cache->next;
+    shards_.leave(cache->shard());
   }
   arena_.destroy(cache);
+}
+
+// Where bad pointers are ignored there is one shard: whose an object is must be known before a lock
+// is taken.
+void Heap::spread(ThreadCache* cache) {
+  if (bad_.ignored()) return;
+  const LockGuard guard(threads_lock_, *this);
+  if (!cache->is_crowded()) return;  // another has just moved
+  cache->move_to(shards_.move(cache->shard(), processors_));
 }
 
 // Threads that have gone idle lose what they cached: to those that are short of it, and after a
@@ -327,9 +346,9 @@ void Heap::rob_idle_caches() {
 std::size_t Heap::trim() {
   gather();
   std::size_t bytes = pages_.trim();
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) {
-    std::size_t spans = central_[cls].stats().partial_spans;
-    bytes += central_[cls].return_pages(/*only_quiet=*/false, spans);
+  for (CentralCache& central : shards_.all()) {
+    std::size_t spans = central.stats().partial_spans;
+    bytes += central.return_pages(/*only_quiet=*/false, spans);
   }
   return bytes;
 }
@@ -337,13 +356,12 @@ std::size_t Heap::trim() {
 // A part of it: few enough spans that nobody has to wait for long.
 void Heap::return_quiet() {
   std::size_t spans = kMaxQuiet;
-  unsigned cls = quiet_next_.load(std::memory_order_relaxed);
-  while (cls != 0) {
-    central_[cls].return_pages(/*only_quiet=*/true, spans);
+  std::size_t left = quiet_left_.load(std::memory_order_relaxed);
+  for (; left != 0; --left) {
+    shards_.all()[left - 1].return_pages(/*only_quiet=*/true, spans);
     if (spans == 0) break;
-    --cls;
   }
-  quiet_next_.store(cls, std::memory_order_relaxed);
+  quiet_left_.store(left, std::memory_order_relaxed);
 }
 
 void Heap::tick() {
@@ -353,7 +371,7 @@ void Heap::tick() {
   if (!share_.ticked_ms.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
   const bool is_time = pages_.age(now);
   if (is_time && pages_.returns_quiet()) {
-    quiet_next_.store(kNumClasses - 1, std::memory_order_relaxed);
+    quiet_left_.store(shards_.all().size(), std::memory_order_relaxed);
   }
   return_quiet();
   if (share_.is_short.exchange(false, std::memory_order_relaxed) || is_time) rob_idle_caches();
@@ -368,7 +386,7 @@ void Heap::flush_cache() {
 
 void Heap::gather() {
   flush_cache();
-  for (unsigned cls = 1; cls < kNumClasses; ++cls) central_[cls].trim();
+  for (CentralCache& central : shards_.all()) central.trim();
 }
 
 const char* Heap::violation() {
@@ -377,8 +395,8 @@ const char* Heap::violation() {
     const CacheLease lease(cache);  // another thread may be about to park it
     if (lease.is_held()) broken = cache->violation();
   }
-  for (unsigned cls = 1; cls < kNumClasses && broken == nullptr; ++cls) {
-    broken = central_[cls].violation();
+  for (CentralCache& central : shards_.all()) {
+    if (broken == nullptr) broken = central.violation();
   }
   if (broken == nullptr) broken = pages_.violation();
   if (broken == nullptr) broken = arena_.violation();

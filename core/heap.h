@@ -17,12 +17,12 @@
 
 #include "core/bad_pointer.h"
 #include "core/base.h"
-#include "core/central_cache.h"
 #include "core/metadata_arena.h"
 #include "core/options.h"
 #include "core/os.h"
 #include "core/page_heap.h"
 #include "core/page_map.h"
+#include "core/shards.h"
 #include "core/size_class.h"
 #include "core/thread_cache.h"
 
@@ -117,10 +117,10 @@ class Heap {
   // The bytes of the object at `ptr` that the program may use; 0 for a bad pointer.
   std::size_t usable_size(const void* ptr, std::uintptr_t site = 0);
   // As usable_size(), if there is a small object at `ptr`; else 0, and nothing is reported.
-  std::size_t small_size(const void* ptr) const {
+  std::size_t small_size(const void* ptr) {
     const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
     const unsigned cls = map_.covers(address) ? map_.class_at(address) : 0;
-    return cls != 0 && central_[cls].has_away(ptr) ? kSizeClasses[cls].bytes : 0;
+    return cls != 0 && shards_.first()[cls].has_away(ptr) ? kSizeClasses[cls].bytes : 0;
   }
   // Where `ptr` points. An object in a thread cache counts as live.
   Finding find(const void* ptr);
@@ -169,6 +169,10 @@ class Heap {
   void bury(ThreadCache* cache);
   void rob_idle_caches();
   void return_quiet();
+  // What a slow path does beside its work.
+  void come_by(ThreadCache* cache);
+  // Gives a thread that is in others' way a shard where there are fewer.
+  void spread(ThreadCache* cache);
   // What is to be done now and then. There is no thread to do it: slow paths come by.
   void tick();
   // Makes free pages of what this thread's cache, the central stores and fresh spans hold.
@@ -183,9 +187,10 @@ class Heap {
   Os os_ = {};
   bool use_caches_ = false;
   pthread_key_t exit_key_ = 0;
+  unsigned processors_ = 0;
   std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
   alignas(64) CacheShare share_;
-  std::atomic<unsigned> quiet_next_{0};        // what return_quiet() goes on with; 0: it is done
+  std::atomic<std::size_t> quiet_left_{0};     // central caches that return_quiet() has to look at
   std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
@@ -194,7 +199,7 @@ class Heap {
   BadPointers bad_;
   PoolTotals pool_totals_;
   PageHeap pages_;
-  CentralCache central_[kNumClasses];
+  Shards shards_;
 };
 
 extern constinit Heap g_heap;

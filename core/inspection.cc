@@ -14,7 +14,7 @@ const char* Inspection::walk(Heap& heap, Take&& take) {
     for (std::size_t i = 0; i < count; ++i) {
       SpanUse use;
       if (spans[i].state == SpanState::kSmall) {
-        use = heap.central_[spans[i].cls].use_of(spans[i].start);
+        use = heap.shards_.at(spans[i].shard, spans[i].cls).use_of(spans[i].start);
         if (!use.is_mine) continue;  // on its way to or from its class
         if (use.violation != nullptr) return use.violation;
       }

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 
 #ifndef MADV_POPULATE_WRITE  // Linux 5.14
 #define MADV_POPULATE_WRITE 23
@@ -130,6 +131,16 @@ void populate(void* start, std::size_t bytes) {
 
 std::uint32_t now_ms() { return static_cast<std::uint32_t>(processor_ms()); }
 
+// The mask of any machine so far is shorter; the kernel refuses one that is shorter than its own.
+unsigned processors() {
+  std::uint64_t mask[64] = {};
+  const long bytes = system_call(SYS_sched_getaffinity, 0, sizeof(mask), as_long(mask));
+  if (failed(bytes)) return UINT_MAX;
+  int count = 0;
+  for (const std::uint64_t word : mask) count += std::popcount(word);
+  return static_cast<unsigned>(count);
+}
+
 // Maps zero pages where nothing is mapped; false if something is, or another thread was faster.
 bool map_hole(void* start, std::size_t bytes) {
   void* const mapped = map(start, bytes, MAP_FIXED_NOREPLACE);
@@ -213,6 +224,7 @@ Os kernel_os() {
             .transfer = transfer,
             .renew = renew,
             .now_ms = now_ms,
+            .processors = processors,
             .page_bytes = getauxval(AT_PAGESZ)};
 }
 

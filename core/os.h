@@ -60,6 +60,8 @@ struct Os {
   // A clock that goes forward and wraps around: milliseconds, give or take half. For ages only, by
   // have_passed().
   std::uint32_t (*now_ms)();
+  // How many processors this process may run on; UINT_MAX if the kernel does not say.
+  unsigned (*processors)();
   // The kernel's page size in bytes: a power of two, 4 KiB to 64 KiB.
   std::size_t page_bytes;
 };

@@ -99,10 +99,10 @@ bool PageHeap::may_end(const Shortage& shortage) {
   return !none_ended();
 }
 
-SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted) {
+SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted, unsigned shard) {
   SpanList spans;
   acquire(PageCount{kSizeClasses[cls].pages}, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    take_small_locked(cls, wanted, spans);
+    take_small_locked(cls, wanted, shard, spans);
     return !spans.empty();
   });
   return spans;
@@ -337,7 +337,8 @@ const char* PageHeap::list_spans(PageId& from, SpanView* out, std::size_t& count
     out[count] = {.start = from,
                   .length = span->length,
                   .state = span->state,
-                  .cls = map_->class_at(from.address())};
+                  .cls = static_cast<std::uint8_t>(map_->class_at(from.address())),
+                  .shard = static_cast<std::uint8_t>(span->shard())};
     MINITC_EXPECT((out[count].cls != 0) == (span->state == SpanState::kSmall));  // I4
     from = span->end();
     ++count;
@@ -376,8 +377,8 @@ const char* PageHeap::violation_locked(std::size_t& seen) const {
                         };
   free_.for_each([&](const Span* run) { look(run, SpanState::kFree, free); });
   returned_.for_each([&](const Span* run) { look(run, SpanState::kReturned, returned); });
-  for (const SpanList& list : kept_) {
-    for (const Span* span = list.front(); span != nullptr; span = span->next) {
+  for (unsigned list = 0; list < kept_lists_; ++list) {
+    for (const Span* span = kept_[list].front(); span != nullptr; span = span->next) {
       look(span, SpanState::kKept, kept);
     }
   }

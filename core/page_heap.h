@@ -47,7 +47,8 @@ struct SpanView {
   PageId start;
   PageCount length;
   SpanState state;
-  unsigned cls;  // kSmall: the size class, else 0
+  std::uint8_t cls;    // kSmall: the size class, else 0
+  std::uint8_t shard;  // kSmall
 };
 
 class PageHeap {
@@ -56,9 +57,11 @@ class PageHeap {
   void init(const Os& os, MetadataArena& arena, PageMap& map, const Options& options);
 
   // Spans for objects of class `cls`, neighbours, the highest first: as many as are `wanted` (at
-  // least 1) or fewer; none if the OS refuses. The central cache gives them their class number,
-  // when it has made the bitmaps, and takes it away again before release_small().
-  SpanList acquire_small(unsigned cls, std::size_t wanted) MINITC_EXCLUDES(lock_);
+  // least 1) or fewer; none if the OS refuses. The central cache, which is one of `shard`, gives
+  // them their class number, when it has made the bitmaps, and takes it away again before
+  // release_small().
+  SpanList acquire_small(unsigned cls, std::size_t wanted, unsigned shard = 0)
+      MINITC_EXCLUDES(lock_);
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
   // null if the OS refuses. kYes: where no free run is long enough, pages of several are moved into
   // it; not for what should read as zeros, or is to be the target of move_pages().
@@ -166,11 +169,14 @@ class PageHeap {
   }
   template <typename Take>
   bool acquire(PageCount pages, Take&& take) MINITC_EXCLUDES(lock_);
-  void take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) MINITC_REQUIRES(lock_);
+  void take_small_locked(unsigned cls, std::size_t wanted, unsigned shard, SpanList& spans)
+      MINITC_REQUIRES(lock_);
   Span* take_locked(PageCount pages, PageCount alignment, Fill fill) MINITC_REQUIRES(lock_);
   Span* run_at_locked(PageId page, SpanState state) const MINITC_REQUIRES(lock_);
   Span* join_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_neighbours_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  static unsigned kept_for(unsigned cls, unsigned shard) { return shard * kNumClasses + cls; }
+  Span* take_kept_locked(unsigned list) MINITC_REQUIRES(lock_);
   void keep_locked(Span* span) MINITC_REQUIRES(lock_);
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* fit_committed_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
@@ -182,7 +188,7 @@ class PageHeap {
   Span* coalesce_locked(Span* run) MINITC_REQUIRES(lock_);
   void merge_locked(Span* run, Span* other) MINITC_REQUIRES(lock_);
   void insert_locked(Span* run) MINITC_REQUIRES(lock_) {
-    run->listed = round();
+    run->list_in(round());
     index_of(run).insert(run);
   }
   void put_in_use_locked(Span* run, SpanState state, PageCount filled) MINITC_REQUIRES(lock_);
@@ -262,11 +268,12 @@ class PageHeap {
   bool offers_ = false;         // memory is offered to the OS, not decommitted
   std::size_t huge_pages_ = 0;  // Options::kNo, kYes or kAuto
 
-  RunIndex free_ MINITC_GUARDED_BY(lock_);               // kFree
-  RunIndex returned_ MINITC_GUARDED_BY(lock_);           // kReturned
-  SpanList kept_[kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept, by class
-  PageCount kept_pages_ MINITC_GUARDED_BY(lock_);        // in all of them
-  unsigned kept_next_ MINITC_GUARDED_BY(lock_) = 0;      // the class whose turn to dissolve is next
+  RunIndex free_ MINITC_GUARDED_BY(lock_);                            // kFree
+  RunIndex returned_ MINITC_GUARDED_BY(lock_);                        // kReturned
+  SpanList kept_[kMaxShards * kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept: [kept_for(…)]
+  unsigned kept_lists_ MINITC_GUARDED_BY(lock_) = 0;                  // that were ever used
+  PageCount kept_pages_ MINITC_GUARDED_BY(lock_);                     // in all of them
+  unsigned kept_next_ MINITC_GUARDED_BY(lock_) = 0;  // the list whose turn to dissolve is next
   PageHeapStats stats_ MINITC_GUARDED_BY(lock_) = {};
   PageCount returning_ MINITC_GUARDED_BY(lock_);          // kReturning
   SpanList returning_runs_ MINITC_GUARDED_BY(lock_);      // those

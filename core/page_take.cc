@@ -37,16 +37,21 @@ Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
 
 // Takes one run and cuts it into spans of class `cls`. Their number is `wanted` or less: a shorter
 // run that is committed comes before a longer one that is not, and that before growth.
-void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, SpanList& spans) {
+void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, unsigned shard,
+                                 SpanList& spans) {
   const auto give = [&](Span* span) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     put_in_use_locked(span, SpanState::kSmall, PageCount{});
     map_->set_small(span, cls);
     spans.push(span);
   };
-  for (; wanted != 0 && !kept_[cls].empty(); --wanted) {
-    Span* const span = kept_[cls].pop();
-    kept_pages_ -= span->length;
-    give(span);
+  // First those of the shard itself: its threads had them last.
+  unsigned list = kept_for(cls, shard);
+  for (unsigned looks = 0; looks < kept_lists_ / kNumClasses && spans.empty(); ++looks) {
+    if (list >= kept_lists_) list = cls;
+    for (Span* span; wanted != 0 && (span = take_kept_locked(list)) != nullptr; --wanted) {
+      give(span);
+    }
+    list += kNumClasses;
   }
   if (!spans.empty()) return;
   const PageCount each{kSizeClasses[cls].pages};
@@ -77,17 +82,25 @@ void PageHeap::keep_locked(Span* span) {
   map_->set_ends(span);
   stats_.in_use -= span->length;
   span->become(SpanState::kKept);
-  kept_[cls].push(span);
+  const unsigned list = kept_for(cls, span->shard());
+  kept_[list].push(span);
+  kept_lists_ = std::max(kept_lists_, list - cls + static_cast<unsigned>(kNumClasses));
   kept_pages_ += span->length;
+}
+
+// A span of a list of those held back, out of it, or null.
+Span* PageHeap::take_kept_locked(unsigned list) {
+  Span* const span = kept_[list].pop();
+  if (span != nullptr) kept_pages_ -= span->length;
+  return span;
 }
 
 // Makes spans that are held back free runs, `pages` at least if there are so many.
 void PageHeap::dissolve_locked(PageCount pages) {
   for (PageCount done; done < pages && kept_pages_ != PageCount{};) {
-    kept_next_ = (kept_next_ + 1) % kNumClasses;
-    for (Span* span; done < pages && (span = kept_[kept_next_].pop()) != nullptr;) {
+    kept_next_ = (kept_next_ + 1) % kept_lists_;
+    for (Span* span; done < pages && (span = take_kept_locked(kept_next_)) != nullptr;) {
       done += span->length;
-      kept_pages_ -= span->length;
       span->become(SpanState::kFree);
       insert_locked(coalesce_locked(span));
     }

@@ -55,6 +55,11 @@ enum class Backing : std::uint8_t {
   kReturning,     // a thread gives whole pages of them back to the OS
 };
 
+// Of the count of rounds, what a span notes.
+inline constexpr unsigned kRoundBits = 5;
+inline constexpr std::uint8_t kMaxRound = (1U << kRoundBits) - 1;
+static_assert(kQuietRounds < kMaxRound / 4);
+
 struct Span {
   Span(PageId first, PageCount pages, SpanState initial)
       : start(first), length(pages), state(initial) {}
@@ -66,13 +71,13 @@ struct Span {
   Span* prev = nullptr;
   Span* next = nullptr;
   SpanState state;
-  std::uint8_t cls = 0;          // small, with bitmaps: the size class (class lock)
+  std::uint8_t listed : kRoundBits = 0;  // small or free, in a list or an index: round() then
+  bool zero : 1 = false;  // in use: its pages were all zero when it was acquired; small: and what
+                          // is free of them still is (class lock)
+  Backing backing : 2 = Backing::kResident;  // small
+  std::uint16_t owner = 0;       // small: its central cache, see owner_of() (class lock)
   std::uint16_t mapping = 0;     // not 0: its pages are moved ones; which mapping of the kernel's
   std::uint16_t free_count = 0;  // small: objects in the span, that is bits set in `free`
-  std::uint8_t listed = 0;       // small or free, in a list or an index: PageHeap::round() then
-  bool zero : 1 = false;         // in use: its pages were all zero when it was acquired; small: and
-                                 // what is free of them still is (class lock)
-  Backing backing : 2 = Backing::kResident;  // small
 
   // Small: a bit per object. `free`: the object is in the span and may be carved (class lock).
   // `home`: the object is in the central tier, in the span or in its class's store (atomic).
@@ -94,17 +99,25 @@ struct Span {
     run->next = next;
     next = run;
   }
-  // Whether it has been listed for kQuietRounds, less a part of one. The count of rounds wraps.
-  bool is_quiet(std::uint8_t round) const {
-    return static_cast<std::uint8_t>(round - listed) >= kQuietRounds;
+  // It is put into a list or an index, in a round of PageHeap::round().
+  void list_in(std::uint8_t round) { listed = round & kMaxRound; }
+  // Whether it has been listed for kQuietRounds, less a part of one. The count of rounds wraps: now
+  // and then what has lain for long does not look so.
+  bool is_quiet(std::uint8_t round) const { return ((round - listed) & kMaxRound) >= kQuietRounds; }
+  // The class and the shard of a central cache as one number. Of a span that has no bitmaps yet, or
+  // none any more, the class is 0: it is no central cache's.
+  static std::uint16_t owner_of(unsigned cls, unsigned shard) {
+    return static_cast<std::uint16_t>(shard << 8 | cls);
   }
+  unsigned cls() const { return owner & 0xFF; }
+  unsigned shard() const { return owner >> 8; }
   bool is_free() const { return state == SpanState::kFree || state == SpanState::kReturned; }
   void become(SpanState to) {
     MINITC_ASSERT(legal(state, to));  // I2
     state = to;
   }
 
-  const SizeClass& size_class() const { return kSizeClasses[cls]; }
+  const SizeClass& size_class() const { return kSizeClasses[cls()]; }
   std::size_t words() const { return size_class().words(); }
   std::uint64_t& free_word(std::size_t index) { return bits[index / 64]; }
   std::atomic_ref<std::uint64_t> home_word(std::size_t index) const {

@@ -17,7 +17,7 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
   }
   std::size_t small_live = 0;
   for (unsigned cls = 1; cls < kNumClasses; ++cls) {
-    const CentralStats central = heap.central_[cls].stats();
+    const CentralStats central = heap.shards_.stats(cls);
     ClassStats& stats = out.classes[cls];
     stats.spans = central.spans;
     stats.central = central.free + central.stored;

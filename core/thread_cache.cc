@@ -120,11 +120,11 @@ void* ThreadCache::refill(unsigned cls, bool* is_zero) {
   const std::size_t batch = kSizeClasses[cls].batch;
   if (room == 0 || is_zero != nullptr) {
     void* object = nullptr;
-    central(cls).refill(share_->base, cls, &object, 1, is_zero);
+    share_->shards->refill(shard_, cls, &object, 1, is_zero);
     return object;
   }
   const std::size_t wanted = std::clamp(turned ? room / 2 : room, std::size_t{1}, batch);
-  const std::size_t count = central(cls).refill(share_->base, cls, base_[cls], wanted);
+  const std::size_t count = share_->shards->refill(shard_, cls, base_[cls], wanted);
   if (count == 0) return nullptr;
   cursor_[cls] = base_[cls] + count;
   return pop(cls);
@@ -140,7 +140,7 @@ void ThreadCache::spill(unsigned cls, void* ptr, std::uintptr_t site) {
     // again, the two might write to one cache line for long.
     const bool is_foreign = room == 0 && turned;
     if (is_foreign || !grow(cls, turned, rested_ms)) {
-      if (room == 0) return central(cls).spill(&ptr, 1, {Caller::kFree, site});
+      if (room == 0) return share_->shards->spill(cls, &ptr, 1, {Caller::kFree, site});
       spill_oldest(cls, turned ? room / 2 : room);
       shrink(cls, rested_ms);
     }
@@ -240,7 +240,7 @@ bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
   void** array = nullptr;
   if (objects != 0) {
     array = static_cast<void**>(
-        share_->base.arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
+        share_->arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
     if (array == nullptr) return false;
     if (used != 0) memcpy(array, base_[cls], used * sizeof(void*));
   }
@@ -257,7 +257,7 @@ bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
   base_[cls] = array;
   width_[cls] = static_cast<std::uint8_t>(std::bit_width(objects));
   if (before != 0) {
-    share_->base.arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
+    share_->arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
   }
   return true;
 }
@@ -265,7 +265,8 @@ bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
 void ThreadCache::spill_array(unsigned cls, void** objects, std::size_t count) {
   const std::size_t batch = kSizeClasses[cls].batch;
   for (std::size_t done = 0; done < count; done += batch) {
-    central(cls).spill(objects + done, std::min(batch, count - done), {Caller::kFreeLate, cls});
+    const std::size_t n = std::min(batch, count - done);
+    share_->shards->spill(cls, objects + done, n, {Caller::kFreeLate, cls});
   }
 }
 
@@ -281,6 +282,13 @@ void ThreadCache::spill_oldest(unsigned cls, std::size_t count) {
 void ThreadCache::count_slow_call() {
   if (++slow_calls_ < kScavengePeriod) return;
   slow_calls_ = 0;
+  const std::uint32_t now = share_->ticked_ms.load(std::memory_order_relaxed);
+  const unsigned moves = share_->shards->moves();
+  is_crowded_ = !has_moved_ && t_met_others >= kCrowdedMeetings && now - scavenged_ms_ <= kTickMs &&
+                moves == moves_;
+  scavenged_ms_ = now;
+  moves_ = moves;  // a thread that was in the way may have gone
+  t_met_others = 0;
   for_each_class([this](unsigned cls) { scavenge(cls); });
 }
 

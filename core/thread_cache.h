@@ -33,16 +33,16 @@
 #include <cstdint>
 
 #include "core/base.h"
-#include "core/central_cache.h"
 #include "core/metadata_arena.h"
+#include "core/shards.h"
 #include "core/size_class.h"
 
 namespace MINITC_HIDDEN minitc {
 
 // What all thread caches share. `budget_bytes` is what they may still add to their capacities.
 struct CacheShare {
-  CentralBase base;
-  CentralCache* central = nullptr;  // kNumClasses of them
+  Shards* shards = nullptr;
+  MetadataArena* arena = nullptr;
   std::atomic<std::ptrdiff_t> budget_bytes{0};
   std::atomic<bool> is_short{false};        // a cache was refused capacity
   std::uint32_t (*now_ms)() = nullptr;      // Os::now_ms
@@ -52,7 +52,7 @@ struct CacheShare {
 class ThreadCache {
  public:
   constexpr ThreadCache() = default;
-  explicit ThreadCache(CacheShare& share) : share_(&share) {}
+  explicit ThreadCache(CacheShare& share) : share_(&share), shard_(share.shards->first()) {}
 
   MINITC_HOT bool is_empty(unsigned cls) const { return cursor_[cls] <= floor_[cls]; }
   MINITC_HOT bool is_full(unsigned cls) const { return cursor_[cls] >= limit_[cls]; }
@@ -102,6 +102,16 @@ class ThreadCache {
   // Whether it is time to see what is to be done: at one in kTickPeriod refills and spills.
   bool is_tick_due() const { return slow_calls_ % kTickPeriod == 0; }
 
+  // Whether it is to move to another shard: it calls often, and others do at the same caches.
+  bool is_crowded() const { return is_crowded_ && share_->shards->moves() == moves_; }
+  const CentralCache* shard() const { return shard_; }
+  // From now on it is refilled by the shard with these caches, for good.
+  void move_to(CentralCache* shard) {
+    shard_ = shard;
+    has_moved_ = true;
+    is_crowded_ = false;
+  }
+
   // May be called by any thread; approximate while the owner is at work.
   std::size_t cached_objects(unsigned cls) const;
   // What it has of the budget. May be called by any thread.
@@ -129,7 +139,6 @@ class ThreadCache {
     kAbandoned,  // taken, and the owner is gone
   };
 
-  CentralCache& central(unsigned cls) const { return share_->central[cls]; }
   std::size_t capacity(unsigned cls) const {  // 0 or a power of two
     return (std::size_t{1} << width_[cls]) >> 1;
   }
@@ -170,6 +179,11 @@ class ThreadCache {
   std::atomic<State> state_{State::kFree};
   std::atomic<std::ptrdiff_t> drawn_bytes_{0};
   CacheShare* share_ = nullptr;
+  CentralCache* shard_ = nullptr;   // its caches, by class
+  std::uint32_t scavenged_ms_ = 0;  // at the last look at slack
+  unsigned moves_ = 0;              // by then
+  bool is_crowded_ = false;
+  bool has_moved_ = false;
 };
 
 }  // namespace minitc

@@ -24,6 +24,7 @@ LAYERS = [
     "page_map run_index",
     "page_heap",
     "central_cache page_move page_return page_take",
+    "shards",
     "thread_cache central_check central_return central_spans",
     "heap",
     "stats fork inspection region_pool",
@@ -32,7 +33,7 @@ LAYERS = [
 
 # Types and templates that compile to nothing, and the kernel and libc calls that do not allocate.
 CORE_SYSTEM = set("""
-    algorithm array atomic bit compare cstddef cstdint limits new type_traits utility
+    algorithm array atomic bit compare cstddef cstdint limits new span type_traits utility
     errno.h fcntl.h limits.h pthread.h sched.h signal.h stddef.h stdint.h stdlib.h string.h time.h unistd.h
     linux/futex.h sys/auxv.h sys/mman.h sys/syscall.h
 """.split())

@@ -83,6 +83,7 @@ class FakeOs {
             .transfer = transfer,
             .renew = renew,
             .now_ms = now_ms,
+            .processors = [] { return current_->processors_; },
             .page_bytes = page_bytes_};
   }
   // The same with a region of its own, so that metadata does not come between chunks of pages.
@@ -129,6 +130,7 @@ class FakeOs {
   void failed_move_is(Move result) { failed_move_ = result; }
   // Lets time go by, if only the moment that it takes to call this; it stands still otherwise. What
   // was done before is visible to who looks at the clock later, as it would be after so long.
+  void set_processors(unsigned count) { processors_ = count; }
   void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_release); }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
@@ -432,6 +434,7 @@ class FakeOs {
   Counter no_huge_bytes_{0};
   Counter populated_bytes_{0};
   std::atomic<std::uint32_t> now_ms_{0};
+  unsigned processors_ = 4;
   Counter stuck_bytes_{0};
   std::array<Chunk, 4096> chunks_;
   Counter chunk_count_{0};

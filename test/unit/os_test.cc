@@ -5,6 +5,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -172,6 +173,20 @@ TEST_CASE("os: the clock goes forward, by about a millisecond in a millisecond")
   const std::uint32_t passed = os.now_ms() - before;
   CHECK(passed >= 40);
   CHECK(passed < 60000);
+}
+
+TEST_CASE("os: processors are those that this process may run on") {
+  const Os os = kernel_os();
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof(all), &all) == 0);
+  CHECK(os.processors() == static_cast<unsigned>(CPU_COUNT(&all)));
+  CHECK(ending_of([&] {
+          cpu_set_t one;
+          CPU_ZERO(&one);
+          CPU_SET(sched_getcpu(), &one);
+          if (sched_setaffinity(0, sizeof(one), &one) != 0) _exit(1);
+          _exit(os.processors() == 1 ? 0 : 2);
+        }) == "exit 0: ");
 }
 
 TEST_CASE("os: a file is read whole, or as far as there is room, or not at all") {

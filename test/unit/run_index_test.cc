@@ -105,7 +105,7 @@ TEST_CASE("run index: the longest quiet run is found, of long ones only the long
   std::deque<Span> runs;
   const auto add = [&](std::size_t pages, std::uint8_t round) {
     runs.push_back(run_of(1000 * (runs.size() + 1), pages));
-    runs.back().listed = round;
+    runs.back().list_in(round);
     index.insert(&runs.back());
     return &runs.back();
   };

@@ -62,14 +62,14 @@ TEST_CASE("span: a new one is empty and belongs to nothing") {
   CHECK(span.prev == nullptr);
   CHECK(span.next == nullptr);
   CHECK_FALSE(span.zero);
-  CHECK(span.cls == 0);
+  CHECK(span.cls() == 0);
   CHECK(span.free_count == 0);
 }
 
 TEST_CASE("span: every object of every class has a bit of its own in both bitmaps", "[I8]") {
   for (unsigned cls = 1; cls < kNumClasses; ++cls) {
     Span span = span_in(kSmall);
-    span.cls = static_cast<std::uint8_t>(cls);
+    span.owner = Span::owner_of(cls, kMaxShards - 1);
     const std::size_t objects = kSizeClasses[cls].objects;
     CAPTURE(cls, objects);
     REQUIRE(span.words() * 64 >= objects);

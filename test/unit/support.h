@@ -228,39 +228,50 @@ struct Pages {
   PageHeap heap;
 };
 
+// One more, for a thread of its own, while the first has two or more.
+inline CentralCache* add_shard(Shards& shards) {
+  shards.enter();
+  shards.enter();
+  return shards.move(shards.first(), kMaxShards);
+}
+
 // Tiers 2 and 3, and what thread caches share.
 struct Tiers : Pages {
   explicit Tiers(std::ptrdiff_t budget_bytes = 32 * 1024 * 1024, std::size_t page_bytes = 4096,
                  bool ignores_bad_pointers = false)
       : Pages(page_bytes) {
     bad.init(ignores_bad_pointers);
-    share.base = {.arena = &arena, .map = map.get(), .heap = &heap, .bad = &bad};
-    share.central = central.get();
+    base = {.arena = &arena, .map = map.get(), .heap = &heap, .bad = &bad};
+    shards->init(base);
+    share.shards = shards.get();
+    share.arena = &arena;
     share.now_ms = os.now_ms;
     share.budget_bytes = budget_bytes;
   }
   std::size_t refill(unsigned cls, void** out, std::size_t count) {
-    return central[cls].refill(share.base, cls, out, count);
+    return central[cls].refill(base, cls, out, count);
   }
   void check() {
-    for (unsigned cls = 1; cls < kNumClasses; ++cls) central[cls].check();
+    for (CentralCache& cache : shards->all()) cache.check();
     heap.check();
   }
   // Objects of all classes that are neither in spans nor in a store.
   std::size_t away() {
     std::size_t objects = 0;
     for (unsigned cls = 1; cls < kNumClasses; ++cls) {
-      const CentralStats s = central[cls].stats();
+      const CentralStats s = shards->stats(cls);
       objects += s.objects - s.free - s.stored;
     }
     return objects;
   }
   void trim() {
-    for (unsigned cls = 1; cls < kNumClasses; ++cls) central[cls].trim();
+    for (CentralCache& cache : shards->all()) cache.trim();
   }
 
   BadPointers bad;
-  std::unique_ptr<CentralCache[]> central = std::make_unique<CentralCache[]>(kNumClasses);
+  CentralBase base;
+  std::unique_ptr<Shards> shards = std::make_unique<Shards>();
+  CentralCache* central = shards->first();
   CacheShare share;
 };
 

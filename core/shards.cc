@@ -1,0 +1,77 @@
+#include "core/shards.h"
+
+#include <algorithm>
+
+namespace minitc {
+
+CentralCache* Shards::move(const CentralCache* shard, unsigned most) {
+  leave(shard);
+  const unsigned count = count_.load(std::memory_order_relaxed);
+  unsigned* to = std::min_element(threads_, threads_ + count);
+  if (*to != 0 && count < std::min(most, kMaxShards)) {
+    open(count + 1);
+    to = threads_ + count;
+  }
+  ++*to;
+  moves_.fetch_add(1, std::memory_order_relaxed);
+  return &at(static_cast<unsigned>(to - threads_), 0);
+}
+
+// Objects are only brought to a cache that is open: from now on also to one that has never refilled
+// a thread, since each shard may get objects of each class.
+void Shards::open(unsigned count) {
+  for (unsigned shard = 0; shard < count; ++shard) {
+    for (unsigned cls = 1; cls < kNumClasses; ++cls) at(shard, cls).open(base_, cls, shard);
+  }
+  count_.store(count, std::memory_order_release);
+}
+
+void Shards::forget_threads(const CentralCache* shard) {
+  std::fill(std::begin(threads_), std::end(threads_), 0);
+  if (shard != nullptr) threads_[number_of(shard)] = 1;
+}
+
+// Before a shard grows another lends it what it has too much of. One is asked, each in its turn, as
+// a refill must not take long.
+std::size_t Shards::refill_or_borrow(CentralCache* own, unsigned cls, void** out, std::size_t count,
+                                     bool* is_zero) {
+  CentralCache& cache = own[cls];
+  std::size_t done = cache.refill(base_, cls, out, count, is_zero, CentralCache::Grow::kNo);
+  if (done != count) {
+    const unsigned shards = count_.load(std::memory_order_acquire);
+    const unsigned turn = asked_.fetch_add(1, std::memory_order_relaxed) % (shards - 1);
+    done += at((number_of(own) + 1 + turn) % shards, cls).lend(out + done, count - done);
+  }
+  if (done != count) done += cache.refill(base_, cls, out + done, count - done, is_zero);
+  return done;
+}
+
+// Each shard that objects are of is asked in turn, and leaves the others' behind.
+void Shards::spill_apart(unsigned cls, void** objects, std::size_t count, Call call) {
+  while (count != 0) {
+    const Span* const span = base_.map->span_at(PageId::of(*objects));
+    // Of a bad pointer any, which will say so.
+    const unsigned shard = span != nullptr && span->cls() == cls ? span->shard() : 0;
+    const std::size_t taken = at(shard, cls).spill(objects, count, call);
+    objects += taken;
+    count -= taken;
+  }
+}
+
+CentralStats Shards::stats(unsigned cls) {
+  CentralStats sum = {};
+  const std::size_t count = all().size() / kNumClasses;
+  for (unsigned shard = 0; shard < count; ++shard) {
+    const CentralStats s = at(shard, cls).stats();
+    sum.spans += s.spans;
+    sum.objects += s.objects;
+    sum.free += s.free;
+    sum.stored += s.stored;
+    sum.refilled += s.refilled;
+    sum.partial_spans += s.partial_spans;
+    sum.partial_free += s.partial_free;
+  }
+  return sum;
+}
+
+}  // namespace minitc
