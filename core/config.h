@@ -124,6 +124,8 @@ inline constexpr std::size_t kFreeBoundShift = 3;
 // When the pages in use grow: in bytes, or as this part of the most that was ever in use.
 inline constexpr std::size_t kMinPeakBound = 16 * 1024 * 1024;
 inline constexpr std::size_t kPeakBoundPart = 10;
+// Free runs, from the shortest on, of which an aligned block takes the first that lies well.
+inline constexpr std::size_t kAlignedLooks = 32;
 // Runs that are returned to the OS between two times that the lock is taken. When there are too
 // many free pages, this part of what may stay goes too, so that the next free one is no reason
 // again.

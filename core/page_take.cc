@@ -9,8 +9,11 @@ namespace {
 // The best fitting run for aligned `pages`: the shortest if it lies well, as one does that had such
 // pages before; else one that is long enough wherever it lies.
 Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment) {
-  Span* const run = index.best_fit(pages);
-  if (run == nullptr || run->head(alignment) + pages <= run->length) return run;
+  std::size_t looks = 0;
+  for (Span* run = index.best_fit(pages); run != nullptr && looks < kAlignedLooks;
+       run = index.next(run), ++looks) {
+    if (run->head(alignment) + pages <= run->length) return run;
+  }
   return index.best_fit(pages + alignment - kOnePage);
 }
 

@@ -37,6 +37,22 @@ Span* RunIndex::best_fit(PageCount pages) const {
   return best;
 }
 
+Span* RunIndex::next(const Span* run) const {
+  if (run->length.value < kBins) {
+    return run->next != nullptr ? run->next : best_fit(run->length + kOnePage);
+  }
+  Span* next = nullptr;
+  for (Span* node = root_; node != nullptr;) {
+    if (before(run, node)) {
+      next = node;
+      node = left(node);
+    } else {
+      node = right(node);
+    }
+  }
+  return next;
+}
+
 // Calls is_wanted(run) for the last run of the tree and of each bin, the longest first; the first
 // that is.
 template <typename Test>

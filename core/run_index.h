@@ -18,6 +18,8 @@ class RunIndex {
   void remove(Span* run);
   // The shortest run of at least `pages`; among long ones of that length the lowest. Null if none.
   Span* best_fit(PageCount pages) const;
+  // The one after `run` in that order, or null.
+  Span* next(const Span* run) const;
   // Among short ones of that length the one that was inserted first. Null if there are none.
   Span* longest() const;
   // The longest that was listed kQuietRounds before `round`, or earlier, of those that longest()

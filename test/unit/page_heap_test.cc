@@ -553,8 +553,6 @@ TEST_CASE("page heap: a run that is just long enough for any alignment does", "[
   CHECK(p.adds_up());
 }
 
-// --- Resizing in place --------------------------------------------------------------------------
-
 TEST_CASE("page heap: what an aligned span leaves serves the next of its kind", "[I4]") {
   Pages p;
   std::vector<Span*> spans;
@@ -571,6 +569,30 @@ TEST_CASE("page heap: what an aligned span leaves serves the next of its kind", 
   CHECK(mapped(p) == before);
   CHECK(p.adds_up());
 }
+
+// Only so many are looked at, or a request would take as long as there are free runs.
+TEST_CASE("page heap: an aligned span takes a run that lies well, though shorter ones do not") {
+  const bool is_returned = GENERATE(false, true);
+  const std::size_t ill = GENERATE(kAlignedLooks - 1, kAlignedLooks);
+  CAPTURE(is_returned, ill);
+  Pages p;
+  std::vector<Span*> spans;
+  for (std::size_t i = 0; i < ill; ++i) {
+    for (const std::size_t pages : {1U, 9U, 6U}) spans.push_back(p.large(pages));
+  }
+  for (const std::size_t pages : {6U, 10U, 1U}) spans.push_back(p.large(pages));
+  REQUIRE(spans.front()->start.value % 16 == 0);
+  REQUIRE(spans.back()->end() == spans.front()->start + PageCount{16 * ill + 17});
+  const PageId well = spans.back()->start - PageCount{8};
+  for (std::size_t i = 1; i < spans.size(); i += 3) p.release(spans[i]);
+  if (is_returned) p.heap.trim();
+  Span* const taken = p.large(8, 8);
+  CHECK(taken->start.value % 8 == 0);
+  CHECK((taken->start == well) == (ill < kAlignedLooks));
+  CHECK(p.adds_up());
+}
+
+// --- Resizing in place --------------------------------------------------------------------------
 
 TEST_CASE("page heap: a large span grows into what is free behind it, and no further", "[I4]") {
   const bool is_returned = GENERATE(false, true);

@@ -43,12 +43,21 @@ class Pair {
       if (!seen.contains(run)) return false;
       sum += run->length;
     }
+    // From the shortest on, the long ones in the very order of the set.
+    auto expected = reference_.begin();
+    for (const Span* run = index.best_fit(kOnePage); run != nullptr; run = index.next(run)) {
+      if (expected == reference_.end() || seen.erase(run) == 0) return false;
+      if (run->length.value != expected->first.first) return false;
+      if (run->length.value >= kBins && run != expected->second) return false;
+      ++expected;
+    }
+    if (!seen.empty()) return false;
     const Span* const longest = index.longest();
     const bool right_longest =
         reference_.empty()
             ? longest == nullptr
             : longest != nullptr && longest->length.value == reference_.rbegin()->first.first;
-    return seen.size() == reference_.size() && sum == index.pages() && right_longest;
+    return expected == reference_.end() && sum == index.pages() && right_longest;
   }
   std::size_t size() const { return reference_.size(); }
 
