@@ -131,6 +131,10 @@ inline constexpr std::size_t kAlignedLooks = 32;
 // again.
 inline constexpr std::size_t kReturnBatch = 16;
 inline constexpr std::size_t kReturnSlackPart = 16;
+// A run that the OS refuses is tried again by halves of at least so many bytes, and so many of the
+// runs above at the most: what stays is what lies around a locked page.
+inline constexpr std::size_t kMinHalfBytes = 256 * 1024;
+inline constexpr std::size_t kMaxHalves = kReturnBatch / 2;
 // Of pages that nobody has needed for so long, in milliseconds, this part is returned.
 inline constexpr std::uint32_t kAgeMs = 250;
 inline constexpr std::size_t kAgedPart = 2;

@@ -212,7 +212,9 @@ class PageHeap {
   }
   void miss_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_excess_locked(PageCount bound, Keep keep) MINITC_REQUIRES(lock_);
+  PageCount unit_locked(Keep keep) const MINITC_REQUIRES(lock_);
   void begin_return_locked(Span* run) MINITC_REQUIRES(lock_);
+  Span* halve_locked(Span* run, Keep keep) MINITC_REQUIRES(lock_);
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
   void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
   // What renew() maps over forgets what was asked for; what is only offered may be gone.
@@ -251,7 +253,7 @@ class PageHeap {
   }
   PageCount return_excess(Keep keep) MINITC_EXCLUDES(lock_);
   std::size_t begin_returns(Keep keep, PageCount done, PageCount& most, Span* (&runs)[kReturnBatch],
-                            std::size_t count) MINITC_EXCLUDES(lock_);
+                            std::size_t& refused) MINITC_EXCLUDES(lock_);
   PageCount end_returns(Span* const* runs, std::size_t count, bool returned, Keep keep)
       MINITC_EXCLUDES(lock_);
   const char* violation_of_locked(const Span* run, SpanState state) const MINITC_REQUIRES(lock_);

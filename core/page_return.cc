@@ -56,15 +56,12 @@ void PageHeap::miss_locked(PageCount pages) {
 
 // The longest committed free run, as kReturning, if there are more free pages than `bound`. Of what
 // has aged it is the longest that has been quiet, if one has, as it is long ones that others are
-// cut from; and no more of it than is too much. Only what are whole pages of the kernel: where the
-// user wants huge ones, whole huge pages, up to the soft limit.
+// cut from; and no more of it than is too much. Only whole units.
 Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   if (committed_locked() <= bound) return nullptr;
   // More than is too much, so that long runs come of it; in slices, so that others get the lock.
   dissolve_locked(std::max(committed_locked() - bound, PageCount{kMaxDissolved}));
-  const bool whole_huge = huge_pages_ == Options::kYes && keep != Keep::kNothing &&
-                          held_locked() + committed_locked() <= soft_limit_;
-  const PageCount unit = PageCount::of_bytes(whole_huge ? kHugePageBytes : os_->page_bytes);
+  const PageCount unit = unit_locked(keep);
   const auto has_unit = [&](const Span* r) { return r->length >= r->head(unit) + unit; };
   Span* run = keep == Keep::kAged ? free_.longest_quiet(round()) : nullptr;
   if (run == nullptr || !has_unit(run)) run = free_.longest();
@@ -89,11 +86,31 @@ Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   return run;
 }
 
+// Of what goes back to the OS: a page of the kernel; where the user wants huge ones a huge page, up
+// to the soft limit.
+PageCount PageHeap::unit_locked(Keep keep) const {
+  const bool whole_huge = huge_pages_ == Options::kYes && keep != Keep::kNothing &&
+                          held_locked() + committed_locked() <= soft_limit_;
+  return PageCount::of_bytes(whole_huge ? kHugePageBytes : os_->page_bytes);
+}
+
 void PageHeap::begin_return_locked(Span* run) {
   run->become(SpanState::kReturning);
   run->returned_by() = holder_number();
   returning_ += run->length;
   returning_runs_.push(run);
+}
+
+// Cuts a run that the OS has refused; the other half, or null if it would be too short or there is
+// no memory to describe it. One of moved pages is not refused for what is locked.
+Span* PageHeap::halve_locked(Span* run, Keep keep) {
+  const PageCount half{align_down(run->length.value / 2, unit_locked(keep).value)};
+  if (half.bytes() < kMinHalfBytes || run->mapping != 0) return nullptr;
+  Span* const rest = split_locked(run, half);
+  if (rest == nullptr) return nullptr;
+  rest->returned_by() = run->returned_by();
+  returning_runs_.push(rest);
+  return rest;
 }
 
 void PageHeap::end_return_locked(Span* run, bool returned) {
@@ -138,7 +155,7 @@ std::size_t PageHeap::return_inside(char* begin, const char* end) const {
 
 // Returns the longest runs, a few at a time, until the bound holds. What other threads free
 // meanwhile is theirs to return. Runs that the OS refuses are set aside until the end, or they
-// would be the longest again and keep all others: the program may have locked one and freed it.
+// would be the longest again and keep all others: the program may have locked a page and freed it.
 PageCount PageHeap::return_excess(Keep keep) {
   PageCount done;
   PageCount most{SIZE_MAX};
@@ -156,11 +173,22 @@ PageCount PageHeap::return_excess(Keep keep) {
   return done;
 }
 
-// Adds to `runs`, which has `count`. `done` pages have been returned of `most`, which the first
-// call sets. How many runs there are.
+// Adds to `runs`, of which the OS has refused the first. Of those, long ones come again by halves,
+// but not so many that other runs would find no place; `refused` are left. `done` pages have been
+// returned of `most`, which the first call sets. How many runs there are.
 std::size_t PageHeap::begin_returns(Keep keep, PageCount done, PageCount& most,
-                                    Span* (&runs)[kReturnBatch], std::size_t count) {
+                                    Span* (&runs)[kReturnBatch], std::size_t& refused) {
   const LockGuard guard(lock_, *this);
+  std::size_t count = refused;
+  for (std::size_t i = 0; i < refused && count < kMaxHalves;) {
+    Span* const half = halve_locked(runs[i], keep);
+    if (half == nullptr) {
+      ++i;
+    } else {
+      runs[count++] = half;
+      std::swap(runs[i], runs[--refused]);
+    }
+  }
   if (keep != Keep::kNothing && decommit_pause_ != 0) {
     --decommit_pause_;
     return count;

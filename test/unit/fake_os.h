@@ -123,7 +123,7 @@ class FakeOs {
     largest_ = SIZE_MAX;
     most_mapped_ = SIZE_MAX;
     refused_size_ = 0;
-    locked_bytes_ = 0;
+    refuse_range(nullptr, 0);
   }
   void refused_decommit_does(Refused what) { refused_decommit_ = what; }
   // What becomes of a move or transfer that is to fail: kRefused unless set otherwise.

@@ -1674,6 +1674,66 @@ TEST_CASE("page heap: a run that the OS refuses does not keep others from being 
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: of a long run that the OS refuses only what lies around a locked page stays",
+          "[I4][I6]") {
+  constexpr std::size_t kHalf = kMinHalfBytes / kPageBytes;
+  constexpr std::size_t kLong = 64 * kHalf;
+  const std::size_t locked = GENERATE(as<std::size_t>{}, 0, 1000, kLong - 1);
+  const Refused what = GENERATE(Refused::kNothing, Refused::kHalf, Refused::kScribble);
+  CAPTURE(locked);
+  Pages p;
+  p.fake.refused_decommit_does(what);
+  const auto r = row(p, {kLong, 1});
+  const PageId page = r[0]->start + PageCount{locked};
+  p.fake.refuse_range(page.ptr(), kPageBytes);
+  p.release(r[0]);
+  CHECK(p.heap.trim() == PageCount{kLong - kHalf}.bytes());
+  CHECK(free_pages(p) == kHalf);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1 + 2 * 6);
+  const Span* const left = p.map->span_at(r[1]->start - PageCount{kLong - locked / kHalf * kHalf});
+  REQUIRE(left->state == SpanState::kFree);
+  CHECK((left->start <= page && page < left->end()));
+  CHECK(p.adds_up());
+  CHECK(p.heap.trim() == 0);  // too short to be cut
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1 + 2 * 6 + 1);
+  p.fake.stop_failing();
+  CHECK(p.heap.trim() == PageCount{kHalf}.bytes());
+  Span* const again = p.large(kLong);
+  CHECK(again->zero);
+  CHECK(all_zero(again->start.ptr(), again->length.bytes()));
+  CHECK(p.adds_up());
+}
+
+// As in a process that locks all its memory.
+TEST_CASE("page heap: a run of which the OS refuses every part stays, after few calls", "[I5]") {
+  constexpr std::size_t kLong = 1024 * kMinHalfBytes / kPageBytes;
+  Pages p(4096, PageCount{4}.bytes());
+  const auto r = row(p, {kLong, 1, 16, 1});
+  p.fake.refuse_range(r[0]->start.ptr(), r[0]->length.bytes());
+  p.release(r[2]);
+  p.release(r[0]);
+  CHECK(free_pages(p) == kLong);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 2 * kMaxHalves);
+  CHECK(p.adds_up());
+  p.fake.stop_failing();
+  CHECK(p.heap.trim() == PageCount{kLong}.bytes());
+  CHECK(p.fake.calls(OsCall::kDecommit) == 2 * kMaxHalves + 1);
+}
+
+TEST_CASE("page heap: a refused run whose halves cannot be described stays whole", "[I4]") {
+  constexpr std::size_t kLong = 4 * kMinHalfBytes / kPageBytes;
+  Pages p;
+  static_assert(kLong % kMinChunkPages == 0);  // or the chunk's end would become metadata
+  const auto r = row(p, {kLong});
+  p.release(r[0]);
+  p.exhaust_metadata();
+  p.fake.fail(OsCall::kDecommit, 1);
+  CHECK(p.heap.trim() == 0);
+  CHECK(p.fake.calls(OsCall::kDecommit) == 1);
+  CHECK(free_pages(p) == kLong);
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: what longer kernel pages hold only in part stays committed", "[I5]") {
   const std::size_t kernel_page = GENERATE(16 * 1024, 64 * 1024);
   const std::size_t unit = kernel_page / kPageBytes;
