@@ -50,9 +50,9 @@ std::size_t Shards::refill_or_borrow(CentralCache* own, unsigned cls, void** out
 void Shards::spill_apart(unsigned cls, void** objects, std::size_t count, Call call) {
   while (count != 0) {
     const Span* const span = base_.map->span_at(PageId::of(*objects));
-    // Of a bad pointer any, which will say so.
-    const unsigned shard = span != nullptr && span->cls() == cls ? span->shard() : 0;
-    const std::size_t taken = at(shard, cls).spill(objects, count, call);
+    // Of a bad pointer any shard, which will say so.
+    CentralCache& cache = at(span != nullptr ? span->shard() : 0, cls);
+    const std::size_t taken = cache.spill(objects, count, call);
     objects += taken;
     count -= taken;
   }

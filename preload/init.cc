@@ -34,23 +34,34 @@ extern "C" {
 [[gnu::weak]] void _IO_list_lock();
 [[gnu::weak]] void _IO_list_unlock();
 [[gnu::weak]] void _IO_list_resetlock();
+// glibc 2.32: not 0 while no second thread has been started.
+[[gnu::weak]] extern char __libc_single_threaded;
 }
 // NOLINTEND(readability-identifier-naming)
 
+// A process of one thread, as a shell is, has nothing to wait for, and nothing that the child would
+// have to put right. To take all locks writes to ten pages, which both sides would have to copy.
+bool is_held_for_fork = false;  // written by who holds the heap
+
 void before_fork() {
+  if (&__libc_single_threaded != nullptr && __libc_single_threaded != 0) return;
   if (_IO_list_lock != nullptr) _IO_list_lock();
   ForkHold::prepare(g_heap);
+  is_held_for_fork = true;
 }
 
 void after_fork_in_parent() {
+  if (!is_held_for_fork) return;
+  is_held_for_fork = false;
   ForkHold::parent(g_heap);
   if (_IO_list_unlock != nullptr) _IO_list_unlock();
 }
 
 void after_fork_in_child() {
-  ForkHold::child(g_heap);
+  if (is_held_for_fork) ForkHold::child(g_heap);
   g_stats_file.after_fork_in_child();
-  if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
+  if (is_held_for_fork && _IO_list_resetlock != nullptr) _IO_list_resetlock();
+  is_held_for_fork = false;
 }
 
 // Shared runtimes of sanitizers, which bring a malloc of their own and expect to be first.

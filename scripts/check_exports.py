@@ -33,6 +33,7 @@ IMPORTS = {
     "__tsan_init": "weak: ThreadSanitizer behind us would find races that are none; likewise",
     "__register_atfork": "pthread_atfork, once at the start",
     "abort": "the end of a program that misused its memory",
+    "__libc_single_threaded": "fork: no locks for a process of one thread; weak",
     "_IO_list_lock": "fork: glibc's list of streams before our locks; weak",
     "_IO_list_unlock": "likewise",
     "_IO_list_resetlock": "likewise, in the child",

@@ -140,10 +140,7 @@ static int reading_takes_memory(void) {
 
 // calloc of blocks of which the program writes little: what had no memory before gets none.
 static void sparse_calloc(void) {
-  if (reading_takes_memory()) {
-    fputs("this kernel gives memory to pages that are only read\n", stderr);
-    exit(77);
-  }
+  if (reading_takes_memory()) skip("this kernel gives memory to pages that are only read");
   enum { kStride = 64 * kKiB, kRounds = 8 };
   const size_t bytes = 24 * kMiB;
   long before = resident_kib();
