@@ -150,7 +150,7 @@ CentralStats CentralCache::stats() {
 
 bool CentralCache::is_of_other_shard(const void* ptr) const {
   const Span* const span = span_of(ptr);
-  return span != nullptr && span->owner != owner_;
+  return span != nullptr && span->owner() != owner_;
 }
 
 // Decides by the pointer's place alone; whether the object is home is not looked at.
@@ -188,7 +188,7 @@ std::size_t CentralCache::for_each_word(void** objects, std::size_t count, Visit
     }
     if (span == nullptr || address_of(*at) - start >= span_bytes) {
       span = span_of_page(*at);
-      if (span == nullptr || span->owner != owner_) [[unlikely]]
+      if (span == nullptr || span->owner() != owner_) [[unlikely]]
         break;
       start = span->start.address();
     }

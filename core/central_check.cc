@@ -67,7 +67,7 @@ const char* CentralCache::violation_of_locked(Span& span) const {
 SpanUse CentralCache::use_of(PageId start) {
   const LockGuard guard(lock_);
   Span* const span = span_of_page(start.ptr());
-  if (span == nullptr || span->owner != owner_ || span->start != start) return {};
+  if (span == nullptr || span->owner() != owner_ || span->start != start) return {};
   return {
       .is_mine = true, .free_objects = span->free_count, .violation = violation_of_locked(*span)};
 }

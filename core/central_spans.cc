@@ -72,7 +72,7 @@ void CentralCache::make_store() {
 
 void CentralCache::add_spans_locked(SpanList& spans) {
   while (Span* const span = spans.pop()) {
-    span->owner = owner_;
+    span->set_owner(owner_);
     ++spans_;
     free_objects_ += span->free_count;
     fresh_.push(span);
@@ -83,8 +83,7 @@ void CentralCache::add_spans_locked(SpanList& spans) {
 void CentralCache::remove_span_locked(Span* span, SpanList& empties) {
   --spans_;
   free_objects_ -= span->free_count;
-  span->owner =
-      Span::owner_of(0, span->shard());  // whoever frees one of its objects again finds no span
+  span->set_owner(Span::owner_of(0, span->shard()));  // who frees of it again finds no span
   empties.push(span);
 }
 

@@ -75,7 +75,7 @@ struct Span {
   bool zero : 1 = false;  // in use: its pages were all zero when it was acquired; small: and what
                           // is free of them still is (class lock)
   Backing backing : 2 = Backing::kResident;  // small
-  std::uint16_t owner = 0;       // small: its central cache, see owner_of() (class lock)
+  mutable std::uint16_t owned_by = 0;        // small: see owner()
   std::uint16_t mapping = 0;     // not 0: its pages are moved ones; which mapping of the kernel's
   std::uint16_t free_count = 0;  // small: objects in the span, that is bits set in `free`
 
@@ -105,12 +105,19 @@ struct Span {
   // and then what has lain for long does not look so.
   bool is_quiet(std::uint8_t round) const { return ((round - listed) & kMaxRound) >= kQuietRounds; }
   // The class and the shard of a central cache as one number. Of a span that has no bitmaps yet, or
-  // none any more, the class is 0: it is no central cache's.
+  // none any more, the class is 0: it is no central cache's. Written under the class lock; may be
+  // read at any time, by who lists spans or has a bad pointer.
   static std::uint16_t owner_of(unsigned cls, unsigned shard) {
     return static_cast<std::uint16_t>(shard << 8 | cls);
   }
-  unsigned cls() const { return owner & 0xFF; }
-  unsigned shard() const { return owner >> 8; }
+  std::uint16_t owner() const {
+    return std::atomic_ref<std::uint16_t>(owned_by).load(std::memory_order_relaxed);
+  }
+  void set_owner(std::uint16_t owner) {
+    std::atomic_ref<std::uint16_t>(owned_by).store(owner, std::memory_order_relaxed);
+  }
+  unsigned cls() const { return owner() & 0xFF; }
+  unsigned shard() const { return owner() >> 8; }
   bool is_free() const { return state == SpanState::kFree || state == SpanState::kReturned; }
   void become(SpanState to) {
     MINITC_ASSERT(legal(state, to));  // I2

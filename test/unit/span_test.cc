@@ -69,7 +69,7 @@ TEST_CASE("span: a new one is empty and belongs to nothing") {
 TEST_CASE("span: every object of every class has a bit of its own in both bitmaps", "[I8]") {
   for (unsigned cls = 1; cls < kNumClasses; ++cls) {
     Span span = span_in(kSmall);
-    span.owner = Span::owner_of(cls, kMaxShards - 1);
+    span.set_owner(Span::owner_of(cls, kMaxShards - 1));
     const std::size_t objects = kSizeClasses[cls].objects;
     CAPTURE(cls, objects);
     REQUIRE(span.words() * 64 >= objects);
