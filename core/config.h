@@ -77,6 +77,9 @@ inline constexpr std::uint32_t kTickMs = 16;
 
 // Shards that there may be, and no more than processors.
 inline constexpr unsigned kMaxShards = 16;
+// Longest objects, in bytes, of which each shard has spans of its own. Of longer ones few come in a
+// batch, and one that is freed elsewhere would split it.
+inline constexpr std::size_t kMaxSharded = 1024;
 // A thread whose kScavengePeriod slow calls, in no more than kTickMs, came so many times to a cache
 // that had last refilled another goes to another shard.
 inline constexpr std::uint32_t kCrowdedMeetings = kScavengePeriod / 4;

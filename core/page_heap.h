@@ -270,12 +270,11 @@ class PageHeap {
   bool offers_ = false;         // memory is offered to the OS, not decommitted
   std::size_t huge_pages_ = 0;  // Options::kNo, kYes or kAuto
 
-  RunIndex free_ MINITC_GUARDED_BY(lock_);                            // kFree
-  RunIndex returned_ MINITC_GUARDED_BY(lock_);                        // kReturned
-  SpanList kept_[kMaxShards * kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept: [kept_for(…)]
-  unsigned kept_lists_ MINITC_GUARDED_BY(lock_) = 0;                  // that were ever used
-  PageCount kept_pages_ MINITC_GUARDED_BY(lock_);                     // in all of them
-  unsigned kept_next_ MINITC_GUARDED_BY(lock_) = 0;  // the list whose turn to dissolve is next
+  RunIndex free_ MINITC_GUARDED_BY(lock_);            // kFree
+  RunIndex returned_ MINITC_GUARDED_BY(lock_);        // kReturned
+  unsigned kept_lists_ MINITC_GUARDED_BY(lock_) = 0;  // that were ever used
+  PageCount kept_pages_ MINITC_GUARDED_BY(lock_);     // in all of them
+  unsigned kept_next_ MINITC_GUARDED_BY(lock_) = 0;   // the list whose turn to dissolve is next
   PageHeapStats stats_ MINITC_GUARDED_BY(lock_) = {};
   PageCount returning_ MINITC_GUARDED_BY(lock_);          // kReturning
   SpanList returning_runs_ MINITC_GUARDED_BY(lock_);      // those
@@ -290,10 +289,11 @@ class PageHeap {
   PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
   std::atomic<bool> is_pressed_{false};
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
-  std::uint32_t fills_refused_ MINITC_GUARDED_BY(lock_) = 0;  // by the OS, in a row
-  std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;   // of moved runs
-  std::size_t mappings_ MINITC_GUARDED_BY(lock_) = 0;         // of moved pages
-  std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;     // of moves
+  std::uint32_t fills_refused_ MINITC_GUARDED_BY(lock_) = 0;          // by the OS, in a row
+  std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;           // of moved runs
+  std::size_t mappings_ MINITC_GUARDED_BY(lock_) = 0;                 // of moved pages
+  std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;             // of moves
+  SpanList kept_[kMaxShards * kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept: [kept_for(…)]
 };
 
 }  // namespace minitc

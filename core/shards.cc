@@ -35,6 +35,9 @@ void Shards::forget_threads(const CentralCache* shard) {
 // a refill must not take long.
 std::size_t Shards::refill_or_borrow(CentralCache* own, unsigned cls, void** out, std::size_t count,
                                      bool* is_zero) {
+  if (kSizeClasses[cls].bytes > kMaxSharded) {
+    return caches_[cls].refill(base_, cls, out, count, is_zero);
+  }
   CentralCache& cache = own[cls];
   std::size_t done = cache.refill(base_, cls, out, count, is_zero, CentralCache::Grow::kNo);
   if (done != count) {
