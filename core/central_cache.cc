@@ -54,10 +54,12 @@ std::size_t CentralCache::refill(const CentralBase& base, unsigned cls, void** o
   return from_store + carved;
 }
 
-std::size_t CentralCache::lend(void** out, std::size_t count) {
+std::size_t CentralCache::lend(void** out, std::size_t count, bool only_quiet) {
   const LockGuard guard(lock_, *this);
   std::size_t left = count;
-  for (Span* span; left != 0 && (span = quiet_locked()) != nullptr;) {
+  while (left != 0) {
+    Span* const span = only_quiet ? quiet_locked() : next_to_carve_locked();
+    if (span == nullptr) break;
     left -= carve_locked(span, out, left);
   }
   refilled_ += count - left;

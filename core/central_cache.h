@@ -1,4 +1,4 @@
-// Tier 2: the free objects of one size class, shared by all threads.
+// Tier 2: the free objects of one size class, shared by all threads of a shard (shards.h).
 //
 // Objects come and go as arrays of pointers. A batch that a thread spills is kept as it is in the
 // store, if there is room, for the next thread that refills; otherwise its objects go home into
@@ -81,8 +81,9 @@ class alignas(64) CentralCache {
   enum class Grow : bool { kNo, kYes };
   std::size_t refill(const CentralBase& base, unsigned cls, void** out, std::size_t count,
                      bool* is_zero = nullptr, Grow grow = Grow::kYes) MINITC_EXCLUDES(lock_);
-  // The same for another shard, out of spans in use in part that have lain for a while.
-  std::size_t lend(void** out, std::size_t count) MINITC_EXCLUDES(lock_);
+  // For another shard: out of spans that the cache has, or only out of those in use in part that
+  // have lain for a while.
+  std::size_t lend(void** out, std::size_t count, bool only_quiet) MINITC_EXCLUDES(lock_);
   // Takes `count` pointers back, but for objects of other shards; how many it took. The others then
   // stand behind those, which are undefined. One that is not an object of this class that is away
   // from home is reported, with `call`; if that returns, it is left out.
@@ -212,8 +213,8 @@ class alignas(64) CentralCache {
   std::size_t spans_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t free_objects_ MINITC_GUARDED_BY(lock_) = 0;
   std::size_t refilled_ MINITC_GUARDED_BY(lock_) = 0;
-  const std::uint32_t* refiller_ MINITC_GUARDED_BY(lock_) =
-      nullptr;  // t_met_others of the last one
+  // The last that refilled: its t_met_others.
+  const std::uint32_t* refiller_ MINITC_GUARDED_BY(lock_) = nullptr;
 };
 
 }  // namespace minitc

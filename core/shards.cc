@@ -31,21 +31,27 @@ void Shards::forget_threads(const CentralCache* shard) {
   if (shard != nullptr) threads_[number_of(shard)] = 1;
 }
 
-// Before a shard grows another lends it what it has too much of. One is asked, each in its turn, as
-// a refill must not take long.
+// Before a shard grows another lends it what lies idle. One is asked, each in its turn, as a refill
+// must not take long. If it cannot grow, all are, for whatever they have.
 std::size_t Shards::refill_or_borrow(CentralCache* own, unsigned cls, void** out, std::size_t count,
                                      bool* is_zero) {
   if (kSizeClasses[cls].bytes > kMaxSharded) {
     return caches_[cls].refill(base_, cls, out, count, is_zero);
   }
   CentralCache& cache = own[cls];
+  const unsigned shards = count_.load(std::memory_order_acquire);
+  const auto borrow = [&](unsigned turn, std::size_t done, bool only_quiet) {
+    const unsigned lender = (number_of(own) + 1 + turn % (shards - 1)) % shards;
+    return done + at(lender, cls).lend(out + done, count - done, only_quiet);
+  };
   std::size_t done = cache.refill(base_, cls, out, count, is_zero, CentralCache::Grow::kNo);
-  if (done != count) {
-    const unsigned shards = count_.load(std::memory_order_acquire);
-    const unsigned turn = asked_.fetch_add(1, std::memory_order_relaxed) % (shards - 1);
-    done += at((number_of(own) + 1 + turn) % shards, cls).lend(out + done, count - done);
+  if (done == count) return done;
+  done = borrow(asked_.fetch_add(1, std::memory_order_relaxed), done, /*only_quiet=*/true);
+  if (done == count) return done;
+  done += cache.refill(base_, cls, out + done, count - done, is_zero);
+  for (unsigned turn = 0; done == 0 && turn < shards - 1; ++turn) {
+    done = borrow(turn, done, /*only_quiet=*/false);
   }
-  if (done != count) done += cache.refill(base_, cls, out + done, count - done, is_zero);
   return done;
 }
 

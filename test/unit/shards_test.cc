@@ -203,6 +203,16 @@ TEST_CASE("shards: what lies idle in one another takes before it grows") {
     pass_rounds(kQuietRounds - 1);
     CHECK(of_first(s.refill(1, 100)) == 0);
   }
+  SECTION("or the OS refuses") {
+    s.t.fake.fail(test::OsCall::kReserve, 1, test::kAlways);
+    while (s.t.heap.acquire_small(kClassLargest, 1).front() != nullptr) {
+    }
+    while (s.t.heap.acquire_small(s.cls, 1).front() != nullptr) {
+    }
+    CHECK(of_first(s.refill(1, freed.size())) == freed.size());
+    CHECK(s.refill(1, 1).empty());
+    s.t.fake.stop_failing();
+  }
   SECTION("the fullest spans first") {
     // One has few free objects, and has had them for as long.
     const Objects again = s.refill_alone(0, s.size().objects - 4U);
