@@ -6,6 +6,7 @@
 #include <catch2/catch.hpp>
 #include <map>
 #include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -92,8 +93,9 @@ TEST_CASE("shards: a shard whose threads have ended is the next that gets one") 
   Tiers t;
   for (unsigned i = 0; i < 3; ++i) t.shards->enter();
   CentralCache* const second = t.shards->move(t.shards->first(), 8);
-  SECTION("they ended") { t.shards->leave(second); }
-  SECTION("they are not in the child of a fork") {
+  if (GENERATE(false, true)) {
+    t.shards->leave(second);
+  } else {  // in the child of a fork
     t.shards->forget_threads(t.shards->first());
     t.shards->enter();
   }
@@ -115,12 +117,13 @@ TEST_CASE("shards: an object goes home to the shard it came from, whoever brings
     }
   }
   std::size_t left = 2 * count;
-  SECTION("in turns") {}
-  SECTION("at random") {
+  const std::string how = GENERATE(as<std::string>{}, "in turns", "at random", "one by one");
+  CAPTURE(how);
+  if (how == "at random") {
     test::Random random(1);
     for (std::size_t i = mixed.size(); i > 1; --i) std::swap(mixed[i - 1], mixed[random.below(i)]);
   }
-  SECTION("one by one") {
+  if (how == "one by one") {
     for (; left > count; --left) s.spill({mixed[left - 1]});
     mixed.resize(left);
   }
@@ -351,12 +354,13 @@ std::size_t shards_after_turns(FakeOs& fake, Heap& heap, std::uint32_t ms) {
 TEST_CASE("shards: threads that meet often at one get one each") {
   FakeOs fake;
   Options options;
-  std::uint32_t ms = 0;
-  std::size_t expected = 1;
-  SECTION("if there is more than one processor") { expected = 2; }
-  SECTION("else not") { fake.set_processors(1); }
-  SECTION("nor where they meet rarely") { ms = kTickMs; }
-  SECTION("nor where bad pointers are ignored") { options.on_bad_free = Options::kIgnore; }
+  const std::string but = GENERATE(as<std::string>{}, "", "there is one processor",
+                                   "they meet rarely", "bad pointers are ignored");
+  CAPTURE(but);
+  if (but == "there is one processor") fake.set_processors(1);
+  if (but == "bad pointers are ignored") options.on_bad_free = Options::kIgnore;
+  const std::uint32_t ms = but == "they meet rarely" ? kTickMs : 0;
+  const std::size_t expected = but.empty() ? 2 : 1;
   TestHeap heap(fake.os(), options);
   CHECK(shards_after_turns(fake, *heap, ms) == expected);
   CHECK(Inspection::violation(*heap) == nullptr);
