@@ -13,6 +13,7 @@ import platforms
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEFAULT_TIMEOUT_S = 180  # a few take 10 s, and on a busy machine five times as long
+EMULATED_SLOWDOWN = 5  # at the most, of what forks or makes threads
 BUILD = pathlib.Path(os.environ.get("TEST_BUILD", ROOT / "build")).resolve() / "test"
 
 # For another platform than this machine's: its name, and the emulator with its options, if any.
@@ -32,18 +33,23 @@ def base_environment():
 
 
 def emulated(runner, argv, env):
-  """The command and its environment: what is for the program's loader must not reach qemu's."""
+  """The command and its environment: what is for the program's loader must not reach qemu's.
+
+  qemu's own glib shall allocate by malloc: the locks of its slices are not free after a fork, and
+  a child of a process with threads would wait for them for ever.
+  """
   loader = {name: value for name, value in env.items() if name.startswith("LD_")}
   options = [word for name, value in loader.items() for word in ("-E", f"{name}={value}")]
   env = {name: value for name, value in env.items() if name not in loader}
-  return [*runner, *options, *argv], {**env, "TEST_RUNNER": " ".join(runner)}
+  env.update(TEST_RUNNER=" ".join(runner), G_SLICE="always-malloc")
+  return [*runner, *options, *argv], env
 
 
 def run_program(argv, env=None, runner=RUNNER, **kw):
   """subprocess.run with captured text and a time limit that ends the program's children as well."""
   full_env = base_environment()
   full_env.update(env or {})
-  timeout = kw.pop("timeout", DEFAULT_TIMEOUT_S)
+  timeout = kw.pop("timeout", DEFAULT_TIMEOUT_S) * (EMULATED_SLOWDOWN if runner else 1)
   given = kw.pop("input", None)
   check = kw.pop("check", False)
   kw.setdefault("stdout", subprocess.PIPE)

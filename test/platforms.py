@@ -12,7 +12,6 @@ NOT_ON = {
         r"test_fork_storm.*": "thousands of forks of many threads take qemu minutes",
         r"test_forks\[(spawn|open_pipe|run_shell)\]": HOST_PROGRAMS,
         r"test_forks\[vfork_child_allocates\]": "qemu's vfork is fork",
-        r"test_forks\[many_threads_fork\]": "qemu's child may wait for a lock of qemu's own glib",
         r"test_forks\[child_lives_on\]": "qemu's child of a process with threads can have none",
         r"test_link_flags\[STATIC_TLS\]": "AArch64's linker does not set this flag",
         r"test_same_as_glibc\[.*align.*_table\]": "qemu lets glibc's malloc crash where it refuses",
