@@ -43,6 +43,8 @@ inline constexpr std::size_t kMinCachedObjects = 2;
 inline constexpr std::size_t kFirstCachedObjects = 4;
 // Or so many bytes: two cache lines, so that the half that a refill brings shares none.
 inline constexpr std::size_t kFirstCachedBytes = 128;
+// But one object, or so many bytes.
+inline constexpr std::size_t kMostFirstBytes = 16 * 1024;
 // A stack that runs full or empty twice within kGrowMs, in milliseconds, becomes longer; one that
 // did not for kShrinkMs, shorter: slow calls that rare need not be rarer. The clock goes by
 // kTickMs.
@@ -106,8 +108,8 @@ inline constexpr std::size_t kMaxCleared = 15 * 1024;
 // The free pages of a span that has had about as many free objects, within a factor of two, for so
 // many rounds of age(), less a part of one, are returned; free runs that old are before others.
 inline constexpr std::uint8_t kQuietRounds = 2;
-// Those of so many spans at a time: some 0.1 ms.
-inline constexpr std::size_t kMaxQuiet = 64;
+// Those of so many spans at one look at the clock: some 30 us.
+inline constexpr std::size_t kMaxQuiet = 16;
 
 // --- Page heap ---------------------------------------------------------------------------------
 
@@ -205,7 +207,7 @@ inline constexpr std::size_t kLastLineWaitMs = 100;
 
 static_assert(kMaxSmall % kPageBytes == 0);
 static_assert(kMaxCachedObjects >= kMaxBatch && kMaxBatch >= 1);
-static_assert(kFirstCachedObjects >= kMinCachedObjects);
+static_assert(kFirstCachedObjects >= kMinCachedObjects && kMostFirstBytes <= kMaxBatchBytes);
 static_assert(kMinChunkPages <= kMaxChunkPages && kMinChunkPages * kPageBytes >= kMaxSmall);
 static_assert(kMaxPoolSmall % kMinAlign == 0 && kMaxPoolSmall < kMaxPoolChunkBytes);
 static_assert(kMinPoolChunkBytes <= kMaxPoolChunkBytes && kMaxPoolChunkBytes <= kMaxSmall);

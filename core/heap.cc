@@ -365,6 +365,7 @@ void Heap::return_quiet() {
 }
 
 void Heap::tick() {
+  return_quiet();
   std::uint32_t last = share_.ticked_ms.load(std::memory_order_relaxed);
   const std::uint32_t now = os_.now_ms();
   if (!have_passed(kTickMs, last, now)) return;
@@ -373,7 +374,6 @@ void Heap::tick() {
   if (is_time && pages_.returns_quiet()) {
     quiet_left_.store(shards_.all().size(), std::memory_order_relaxed);
   }
-  return_quiet();
   if (share_.is_short.exchange(false, std::memory_order_relaxed) || is_time) rob_idle_caches();
 }
 

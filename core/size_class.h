@@ -18,7 +18,7 @@ struct SizeClass {
   std::uint32_t bytes;       // of an object
   std::uint16_t pages;       // of a span
   std::uint16_t objects;     // in a span
-  std::uint16_t batch;       // objects that move between tiers at a time, at most; a power of two
+  std::uint16_t batch;       // objects that move between tiers at a time, at most
   std::uint16_t max_cached;  // objects of one thread, at most; a power of two
   std::uint64_t reciprocal;  // of `bytes`, for object_index()
 

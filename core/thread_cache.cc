@@ -10,6 +10,12 @@ namespace {
 
 void** const kBeyondAll = reinterpret_cast<void**>(UINTPTR_MAX);
 
+// The first capacity of a class in a thread, a power of two.
+std::size_t first_capacity(const SizeClass& c) {
+  const std::size_t wanted = std::max(kFirstCachedObjects, kFirstCachedBytes / c.bytes);
+  return std::bit_floor(std::clamp<std::size_t>(kMostFirstBytes / c.bytes, 1, wanted));
+}
+
 }  // namespace
 
 template <typename Visit>
@@ -141,7 +147,7 @@ void ThreadCache::spill(unsigned cls, void* ptr, std::uintptr_t site) {
     const bool is_foreign = room == 0 && turned;
     if (is_foreign || !grow(cls, turned, rested_ms)) {
       if (room == 0) return share_->shards->spill(cls, &ptr, 1, {Caller::kFree, site});
-      spill_oldest(cls, turned ? room / 2 : room);
+      spill_oldest(cls, turned ? (room + 1) / 2 : room);
       shrink(cls, rested_ms);
     }
   }
@@ -183,15 +189,14 @@ bool ThreadCache::grow(unsigned cls, bool turned, std::uint16_t rested_ms) {
       turned ? c.max_cached : std::bit_ceil(std::max<std::size_t>(c.batch, kMinCachedObjects));
   const std::size_t now = capacity(cls);
   if (now != 0 && rested_ms >= kGrowMs) return false;
-  const std::size_t first = std::max(kFirstCachedObjects, kFirstCachedBytes / c.bytes);
-  return now < max && set_capacity(cls, now == 0 ? std::min(std::bit_floor(first), max) : now * 2);
+  return now < max && set_capacity(cls, now == 0 ? first_capacity(c) : now * 2);
 }
 
 // Halves the capacity of a class, if it runs full or empty so rarely that a shorter stack would do,
 // and that would have room.
 void ThreadCache::shrink(unsigned cls, std::uint16_t rested_ms) {
   const std::size_t now = capacity(cls);
-  if (rested_ms < kShrinkMs || now <= kFirstCachedObjects) return;
+  if (rested_ms < kShrinkMs || now <= first_capacity(kSizeClasses[cls])) return;
   if (cursor_[cls] - base_[cls] < static_cast<std::ptrdiff_t>(now / 2)) set_capacity(cls, now / 2);
 }
 

@@ -1070,7 +1070,7 @@ TEST_CASE(
   Options options;
   options.hard_limit = kLimit;
   Fixture f(options);
-  for (std::size_t bytes = 512; bytes <= 32 * 1024; bytes += bytes / 8) {
+  for (std::size_t bytes = 512; bytes <= 64 * 1024; bytes += bytes / 8) {
     for (int round = 0; round < 8; ++round) {
       std::vector<char*> objects(512 * 1024 / bytes);
       for (char*& object : objects) object = f.allocate(bytes);
@@ -1124,6 +1124,34 @@ TEST_CASE("heap: memory that has been free for long goes back, as others allocat
     for (char* const object : objects) f.heap->deallocate(object);
   }
   CHECK(f.snapshot().page_heap_free < std::size_t{1} << 20);
+  f.check();
+}
+
+TEST_CASE("heap: what has lain through a pause goes back in the burst of calls after it", "[I8]") {
+  constexpr std::size_t kBytes = 8192;
+  constexpr std::size_t kObjects = 1000;
+  Fixture f;
+  std::vector<char*> objects;
+  for (std::size_t i = 0; i < kObjects; ++i) objects.push_back(f.filled(kBytes, 5));
+  for (std::size_t i = 0; i < kObjects; ++i) {
+    if (i % 4 != 0) f.heap->deallocate(objects[i]);
+  }
+  f.heap->flush_cache();
+  const std::size_t before = f.fake.decommitted_bytes();
+  const auto come_by = [&](int calls) {
+    for (int i = 0; i < calls; ++i) f.heap->deallocate(f.allocate(kMaxSmall + 1));
+  };
+  for (unsigned round = 0; round <= kQuietRounds; ++round) {
+    f.fake.pass_ms(kAgeMs);
+    come_by(1);
+  }
+  CHECK(f.fake.decommitted_bytes() - before < kObjects / 8 * kBytes);
+  come_by(100);
+  CHECK(f.fake.decommitted_bytes() - before > kObjects / 2 * kBytes);
+  for (std::size_t i = 0; i < kObjects; i += 4) {
+    CHECK(all_bytes_are(objects[i], kBytes, 5));
+    f.heap->deallocate(objects[i]);
+  }
   f.check();
 }
 

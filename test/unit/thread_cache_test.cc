@@ -1,6 +1,7 @@
 #include "core/thread_cache.h"
 
 #include <algorithm>
+#include <bit>
 #include <catch2/catch.hpp>
 #include <memory>
 #include <set>
@@ -99,11 +100,13 @@ TEST_CASE("thread cache: what is freed last is handed out first", "[I9]") {
 
 // The most room for a thread that only allocates or only frees a class, and the first.
 std::size_t one_way_room(unsigned cls) {
-  return std::max<std::size_t>(kSizeClasses[cls].batch, kMinCachedObjects);
+  return std::bit_ceil(std::max<std::size_t>(kSizeClasses[cls].batch, kMinCachedObjects));
 }
 std::size_t first_room(unsigned cls) {
-  const std::size_t in_lines = kFirstCachedBytes / kSizeClasses[cls].bytes;
-  return std::min(std::max(kFirstCachedObjects, in_lines), one_way_room(cls));
+  const std::size_t bytes = kSizeClasses[cls].bytes;
+  std::size_t objects = std::max(kFirstCachedObjects, kFirstCachedBytes / bytes);
+  while (objects > 1 && objects * bytes > kMostFirstBytes) objects /= 2;
+  return objects;
 }
 
 TEST_CASE("thread cache: a thread that only allocates has room for a batch, after slow start",
@@ -197,9 +200,10 @@ TEST_CASE("thread cache: a class that runs full and empty in turn doubles, up to
 
 TEST_CASE("thread cache: a class that rarely runs full or empty has little room", "[I7][I9][I10]") {
   const bool to_frees = GENERATE(true, false);
-  CAPTURE(to_frees);
+  const unsigned cls = GENERATE(class_of(1024), class_of(6000), class_of(20000));
+  CAPTURE(to_frees, cls);
+  CHECK(first_room(cls) == (cls == class_of(1024) ? 4 : cls == class_of(6000) ? 2 : 1));
   Cached c;
-  const unsigned cls = kClass1024;
   const auto run = [&](std::uint32_t rested_ms) {
     c.t.share.ticked_ms += rested_ms;
     if (to_frees) {
