@@ -145,7 +145,7 @@ CentralStats CentralCache::stats() {
 }
 
 // The small span of this class that `ptr` is in, or null.
-[[gnu::always_inline]] inline Span* CentralCache::span_of(const void* ptr) const {
+Span* CentralCache::span_of(const void* ptr) const {
   Span* const span = span_of_page(ptr);
   return span != nullptr && span->cls() == cls_ ? span : nullptr;
 }
@@ -246,8 +246,8 @@ bool CentralCache::mark_home(void** objects, std::size_t count) {
   return mark_home(objects, count, [](Span&, std::size_t, std::uint64_t, std::size_t) {});
 }
 
-// Moves objects of other shards among those that are tagged to the end; how many others there are.
-// The rest of the tagged ones are reported.
+// Of the objects that are tagged, moves those of other shards to the end and reports the rest; how
+// many objects stand before those that it has moved.
 MINITC_COLD std::size_t CentralCache::sort_tagged(void** objects, std::size_t count,
                                                   Call call) const {
   for (std::size_t i = 0; i < count;) {
