@@ -143,8 +143,11 @@ inline constexpr std::size_t kMaxHalves = kReturnBatch / 2;
 // Of pages that nobody has needed for so long, in milliseconds, this part is returned.
 inline constexpr std::uint32_t kAgeMs = 250;
 inline constexpr std::size_t kAgedPart = 2;
-// The kernel's huge pages.
+// The kernel's huge pages. When so many bytes, and this fraction of what is in use, as a shift,
+// have gone back in shorter pieces the heap does without, if the kernel is to decide.
 inline constexpr std::size_t kHugePageBytes = 2 * 1024 * 1024;
+inline constexpr std::size_t kMinPieceBytes = 4 * 1024 * 1024;
+inline constexpr std::size_t kPieceShift = 3;
 // Above the soft limit, what the upper tiers hold is asked for again after growth by this part.
 inline constexpr std::size_t kPressurePart = 64;
 // After the OS refused a decommit, this many releases go by before it is asked again.

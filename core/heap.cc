@@ -371,6 +371,7 @@ void Heap::tick() {
   if (!have_passed(kTickMs, last, now)) return;
   if (!share_.ticked_ms.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
   const bool is_time = pages_.age(now);
+  if (is_time) pages_.avoid_huge_pages();
   if (is_time && pages_.returns_quiet()) {
     quiet_left_.store(shards_.all().size(), std::memory_order_relaxed);
   }

@@ -314,6 +314,7 @@ void PageHeap::drop_locked(Span* span) {
   --stats_.large_count;
   stats_.in_use -= span->length;
   stats_.mapped -= span->length;
+  areas_ = nullptr;  // one of them has a hole
   end_mapping_locked(span);
   map_->clear_ends(span);
   arena_->destroy(span);

@@ -71,7 +71,7 @@ class PageHeap {
   void populate(const SpanList& spans) const;
   // Returns the whole pages of the OS in [begin, end), which are in a span in use, but nobody's;
   // the number of bytes returned. What they read as is then undefined.
-  std::size_t return_inside(char* begin, const char* end) const;
+  std::size_t return_inside(char* begin, const char* end);
   // Whether that is to be done for what has not been needed for a while.
   bool returns_quiet() const { return fixed_bound_ == PageCount{} && huge_pages_ != Options::kYes; }
   std::size_t os_page_bytes() const { return os_->page_bytes; }
@@ -105,6 +105,9 @@ class PageHeap {
   // Returns part of what has been free for long. To be called now and then; `now_ms` as Os::now_ms.
   // False if nothing was done, since it is less than kAgeMs since something was.
   bool age(std::uint32_t now_ms) MINITC_EXCLUDES(lock_);
+  // If the kernel is to decide on huge pages, and much has been returned in shorter pieces: from
+  // now on there are none, as it would fill them for each that it makes. To be called now and then.
+  void avoid_huge_pages() MINITC_EXCLUDES(lock_);
   // True once after what is in use has grown above the soft limit, and each time it grew on: what
   // the tiers above hold is wanted back.
   bool take_pressure() {
@@ -146,6 +149,15 @@ class PageHeap {
     Span* targets[kMostParts];
   };
 
+  // Addresses in a row that came from the OS.
+  struct Area {
+    Area(PageId first, PageCount pages, Area* others) : start(first), length(pages), next(others) {}
+
+    PageId start;
+    PageCount length;
+    Area* next;
+  };
+
   // Why an allocation found no run, at one moment.
   struct Shortage {
     bool exists = false;
@@ -181,6 +193,7 @@ class PageHeap {
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* fit_committed_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  void note_area_locked(PageId start, PageCount length) MINITC_REQUIRES(lock_);
   Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
   Span* cut_locked(Span* run, PageCount head, PageCount pages) MINITC_REQUIRES(lock_);
   Span* describe_locked(PageId start, PageCount pages, SpanState state) MINITC_REQUIRES(lock_);
@@ -245,8 +258,11 @@ class PageHeap {
   }
   // Asks for what the user wants of a new mapping.
   void advise(PageId start, PageCount length) const {
-    if (huge_pages_ == Options::kAuto) return;
+    if (lets_kernel_decide()) return;
     os_->want_huge_pages(start.ptr(), length.bytes(), huge_pages_ == Options::kYes);
+  }
+  bool lets_kernel_decide() const {
+    return huge_pages_ == Options::kAuto && !avoids_huge_pages_.load(std::memory_order_relaxed);
   }
   bool give_back(void* start, std::size_t bytes) const {
     return (offers_ ? os_->offer : os_->decommit)(start, bytes);
@@ -269,6 +285,10 @@ class PageHeap {
   PageCount hard_limit_;
   bool offers_ = false;         // memory is offered to the OS, not decommitted
   std::size_t huge_pages_ = 0;  // Options::kNo, kYes or kAuto
+
+  std::atomic<bool> avoids_huge_pages_{false};      // kAuto: as kNo from now on
+  std::atomic<std::size_t> bytes_in_pieces_{0};     // returned in pieces shorter than a huge page
+  Area* areas_ MINITC_GUARDED_BY(lock_) = nullptr;  // kAuto: all, until those are avoided
 
   RunIndex free_ MINITC_GUARDED_BY(lock_);            // kFree
   RunIndex returned_ MINITC_GUARDED_BY(lock_);        // kReturned

@@ -95,6 +95,7 @@ bool PageHeap::end_fill(Span* span, const Filling& filling) {
   fills_refused_ = result == Move::kRefused ? fills_refused_ + 1 : 0;
   if (lost == PageCount{}) return true;
   ++lost_targets_;
+  areas_ = nullptr;  // one of them has a hole
   stats_.large -= span->length;
   --stats_.large_count;
   --stats_.large_acquired;

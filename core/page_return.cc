@@ -142,7 +142,21 @@ bool PageHeap::age(std::uint32_t now_ms) {
   return true;
 }
 
-std::size_t PageHeap::return_inside(char* begin, const char* end) const {
+void PageHeap::avoid_huge_pages() {
+  if (!lets_kernel_decide()) return;
+  const Area* area;
+  {
+    const LockGuard guard(lock_, *this);
+    const std::size_t least = std::max(kMinPieceBytes, stats_.in_use.bytes() >> kPieceShift);
+    if (bytes_in_pieces_.load(std::memory_order_relaxed) < least) return;
+    if (avoids_huge_pages_.exchange(true, std::memory_order_relaxed)) return;
+    area = areas_;
+  }
+  // Nobody writes to them any more.
+  for (; area != nullptr; area = area->next) advise(area->start, area->length);
+}
+
+std::size_t PageHeap::return_inside(char* begin, const char* end) {
   const auto beyond_page = [this](const char* at) {
     return reinterpret_cast<std::uintptr_t>(at) & (os_->page_bytes - 1);
   };
@@ -150,7 +164,9 @@ std::size_t PageHeap::return_inside(char* begin, const char* end) const {
   const char* const last = end - beyond_page(end);
   if (first >= last) return 0;
   const auto bytes = static_cast<std::size_t>(last - first);
-  return give_back(first, bytes) ? bytes : 0;
+  if (!give_back(first, bytes)) return 0;
+  bytes_in_pieces_.fetch_add(bytes, std::memory_order_relaxed);
+  return bytes;
 }
 
 // Returns the longest runs, a few at a time, until the bound holds. What other threads free
@@ -220,6 +236,9 @@ PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, bool retur
 
 void PageHeap::note_return_locked(PageCount pages, Keep keep) {
   ++stats_.returned_calls;
+  if (pages.bytes() < kHugePageBytes) {
+    bytes_in_pieces_.fetch_add(pages.bytes(), std::memory_order_relaxed);
+  }
   if (keep == Keep::kBound) given_back_ += pages;
 }
 

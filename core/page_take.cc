@@ -223,10 +223,25 @@ bool PageHeap::grow_locked(PageCount pages) {
     return false;
   }
   advise(start, chunk);
+  note_area_locked(start, chunk);
   stats_.mapped += chunk;
   map_->set_ends(run);
   insert_locked(coalesce_locked(run));
   return true;
+}
+
+// One that there is no memory to describe is forgotten.
+void PageHeap::note_area_locked(PageId start, PageCount length) {
+  if (!lets_kernel_decide()) return;
+  for (Area* area = areas_; area != nullptr; area = area->next) {
+    const bool is_before = start + length == area->start;
+    if (!is_before && area->start + area->length != start) continue;
+    if (is_before) area->start = start;
+    area->length += length;
+    return;
+  }
+  Area* const area = arena_->create<Area>(start, length, areas_);
+  if (area != nullptr) areas_ = area;
 }
 
 // A new Span; null if there is no memory for it.

@@ -244,6 +244,58 @@ static void huge_pages_go_back(void) {
   CHECK(resident_kib() - before < kBoundKib + ends);
 }
 
+// Whether the kernel may make no huge page of what is mapped at `ptr`: "nh" among its flags.
+static int has_no_huge_pages(const void* ptr) {
+  static char text[1 << 20];
+  int fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+  CHECK(fd >= 0);
+  size_t length = 0;
+  for (ssize_t got; (got = read(fd, text + length, sizeof text - 1 - length)) > 0;) {
+    length += (size_t)got;
+  }
+  close(fd);
+  text[length] = '\0';
+  int is_here = 0;
+  for (char* line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+    unsigned long start;
+    unsigned long end;
+    if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
+      is_here = start <= (uintptr_t)ptr && (uintptr_t)ptr < end;
+    } else if (is_here && strncmp(line, "VmFlags:", 8) == 0) {
+      return strstr(line, " nh") != NULL;
+    }
+  }
+  CHECK(!"no such mapping");
+  return 0;
+}
+
+// What has gone back between objects would come back with the next huge page that khugepaged makes.
+static void huge_pages_stay_away(void) {
+  enum { kObjects = 4096, kObjectBytes = 8 * kKiB };
+  static char* objects[kObjects];
+  void* page = mmap(NULL, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(page != MAP_FAILED);
+  if (madvise(page, kPage, MADV_NOHUGEPAGE) != 0 || !has_no_huge_pages(page)) {
+    skip("the kernel has no huge pages");
+  }
+  munmap(page, kPage);
+  for (int i = 0; i < kObjects; i++) {
+    objects[i] = hidden_malloc(kObjectBytes);
+    memset(objects[i], 1, kObjectBytes);
+  }
+  CHECK(!has_no_huge_pages(objects[0]) && !has_no_huge_pages(objects[kObjects - 1]));
+  long full = resident_kib();
+  for (int i = 0; i < kObjects; i++) {
+    if (i % 4 != 0) free(objects[i]);
+  }
+  for (int tick = 0; tick < 60; tick++) {
+    usleep(20000);
+    for (int i = 0; i < 50; i++) free(hidden_malloc(200 * kKiB));
+  }
+  CHECK(resident_kib() < full - kObjects * kObjectBytes / 2 / kKiB);
+  for (int i = 0; i < kObjects; i += 4) CHECK(i % 512 != 0 || has_no_huge_pages(objects[i]));
+}
+
 // --- Mappings ------------------------------------------------------------------------------------
 
 // Of 32 Ki spans of 8 KiB a random half goes back to the system, each at once: the test sets the
@@ -430,6 +482,7 @@ int main(int argc, char** argv) {
       {"realloc_eight_bytes_at_a_time", realloc_eight_bytes_at_a_time},
       {"realloc_doubles_to_a_gib", realloc_doubles_to_a_gib},
       {"huge_pages_go_back", huge_pages_go_back},
+      {"huge_pages_stay_away", huge_pages_stay_away},
       {"mappings_stay_few", mappings_stay_few},
       {"moved_blocks", moved_blocks},
       {"large_blocks_take_free_pages", large_blocks_take_free_pages},

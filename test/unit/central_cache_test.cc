@@ -875,6 +875,9 @@ TEST_CASE("central cache: a span whose bitmaps find no room goes back", "[I4]") 
 TEST_CASE("central cache: bitmaps find room in the heap's own free pages", "[I4]") {
   OneClass c(kClass8);
   REQUIRE(c.t.large(1) != nullptr);  // the rest of the chunk is free
+  Span* const spare = c.t.large(1);
+  c.t.release(spare);
+  c.t.heap.trim();  // it joins the rest, and another span can be described
   c.t.exhaust_metadata(MetadataArena::shift_of(2 * kSizeClasses[kClass8].objects / 8));
   CHECK(c.refill(5).size() == 5);
   CHECK(c.t.adds_up());

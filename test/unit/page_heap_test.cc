@@ -1481,6 +1481,31 @@ TEST_CASE("page heap: no huge pages are asked for or refused unless the option s
   }
 }
 
+TEST_CASE("page heap: much that has gone back in pieces puts an end to the kernel's huge pages") {
+  const auto option = GENERATE(as<std::size_t>{}, Options::kNo, Options::kYes, Options::kAuto);
+  const bool has_holes = GENERATE(false, true);
+  CAPTURE(option, has_holes);
+  Pages p(Options{.free_bound = kPageBytes, .huge_pages = option}, 4096,
+          has_holes ? FakeOs::Layout::kHoles : FakeOs::Layout::kRising);
+  const auto refused = [&] { return p.fake.huge_bytes(false); };
+  std::vector<Span*> spans;
+  for (std::size_t i = 0; i < 32 * kMinPieceBytes / kPageBytes; ++i) spans.push_back(p.large(1));
+  const std::size_t in_use = spans.size() * kPageBytes;
+  const std::size_t before = option == Options::kNo ? p.fake.mapped_bytes() : 0;
+  const auto release_pieces = [&](std::size_t from, std::size_t bytes) {
+    for (std::size_t i = from; i < from + 2 * bytes / kPageBytes; i += 2) p.release(spans[i]);
+    p.heap.avoid_huge_pages();
+  };
+  release_pieces(0, in_use / 10);
+  CHECK(refused() == before);
+  release_pieces(spans.size() / 2, in_use / 10);
+  CHECK(refused() == (option == Options::kYes ? 0 : p.fake.mapped_bytes()));
+  p.heap.avoid_huge_pages();
+  REQUIRE(p.large(kMaxChunkPages) != nullptr);
+  CHECK(refused() == (option == Options::kYes ? 0 : p.fake.mapped_bytes()));
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: memory that is only offered is never taken for zero", "[I6]") {
   Pages p(Options{.free_bound = kPageBytes, .release = Options::kOffer});
   const auto r = row(p, {300, 1});
