@@ -203,17 +203,24 @@ static void realloc_doubles_to_a_gib(void) {
 
 // --- Huge pages ----------------------------------------------------------------------------------
 
-// Lets the kernel use huge pages for all that is mapped and anonymous, as it does by itself where
-// /sys/kernel/mm/transparent_hugepage/enabled says always.
-static void advise_huge_pages(void) {
-  static char text[1 << 18];
-  int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+// A file under /proc, until the next call; without an allocation, which would change what it says.
+static char* text_of(const char* path) {
+  static char text[1 << 20];
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  CHECK(fd >= 0);
   size_t length = 0;
   for (ssize_t got; (got = read(fd, text + length, sizeof text - 1 - length)) > 0;) {
     length += (size_t)got;
   }
   close(fd);
-  for (char* line = text; *line != '\0'; line = strchr(line, '\n') + 1) {
+  text[length] = '\0';
+  return text;
+}
+
+// Lets the kernel use huge pages for all that is mapped and anonymous, as it does by itself where
+// /sys/kernel/mm/transparent_hugepage/enabled says always.
+static void advise_huge_pages(void) {
+  for (char* line = text_of("/proc/self/maps"); *line != '\0'; line = strchr(line, '\n') + 1) {
     unsigned long start;
     unsigned long end;
     unsigned long inode;
@@ -246,17 +253,9 @@ static void huge_pages_go_back(void) {
 
 // Whether the kernel may make no huge page of what is mapped at `ptr`: "nh" among its flags.
 static int has_no_huge_pages(const void* ptr) {
-  static char text[1 << 20];
-  int fd = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
-  CHECK(fd >= 0);
-  size_t length = 0;
-  for (ssize_t got; (got = read(fd, text + length, sizeof text - 1 - length)) > 0;) {
-    length += (size_t)got;
-  }
-  close(fd);
-  text[length] = '\0';
   int is_here = 0;
-  for (char* line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+  for (char* line = strtok(text_of("/proc/self/smaps"), "\n"); line != NULL;
+       line = strtok(NULL, "\n")) {
     unsigned long start;
     unsigned long end;
     if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {

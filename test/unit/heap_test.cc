@@ -1127,16 +1127,28 @@ TEST_CASE("heap: memory that has been free for long goes back, as others allocat
   f.check();
 }
 
+// Of `count` objects in a row, full of 5, those that are left when three in four have been freed,
+// and are in no cache.
+std::vector<char*> one_in_four(Fixture& f, std::size_t count, std::size_t bytes) {
+  std::vector<char*> objects;
+  for (std::size_t i = 0; i < count; ++i) objects.push_back(f.filled(bytes, 5));
+  std::vector<char*> left;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (i % 4 == 0) {
+      left.push_back(objects[i]);
+    } else {
+      f.heap->deallocate(objects[i]);
+    }
+  }
+  f.heap->flush_cache();
+  return left;
+}
+
 TEST_CASE("heap: what has lain through a pause goes back in the burst of calls after it", "[I8]") {
   constexpr std::size_t kBytes = 8192;
   constexpr std::size_t kObjects = 1000;
   Fixture f;
-  std::vector<char*> objects;
-  for (std::size_t i = 0; i < kObjects; ++i) objects.push_back(f.filled(kBytes, 5));
-  for (std::size_t i = 0; i < kObjects; ++i) {
-    if (i % 4 != 0) f.heap->deallocate(objects[i]);
-  }
-  f.heap->flush_cache();
+  const std::vector<char*> objects = one_in_four(f, kObjects, kBytes);
   const std::size_t before = f.fake.decommitted_bytes();
   const auto come_by = [&](int calls) {
     for (int i = 0; i < calls; ++i) f.heap->deallocate(f.allocate(kMaxSmall + 1));
@@ -1148,9 +1160,9 @@ TEST_CASE("heap: what has lain through a pause goes back in the burst of calls a
   CHECK(f.fake.decommitted_bytes() - before < kObjects / 8 * kBytes);
   come_by(100);
   CHECK(f.fake.decommitted_bytes() - before > kObjects / 2 * kBytes);
-  for (std::size_t i = 0; i < kObjects; i += 4) {
-    CHECK(all_bytes_are(objects[i], kBytes, 5));
-    f.heap->deallocate(objects[i]);
+  for (char* const object : objects) {
+    CHECK(all_bytes_are(object, kBytes, 5));
+    f.heap->deallocate(object);
   }
   f.check();
 }
@@ -1166,12 +1178,7 @@ TEST_CASE("heap: pages of free objects in spans in use go back by trim, and afte
   if (has_bound) options.free_bound = std::size_t{1} << 30;
   if (wants_huge_pages) options.huge_pages = Options::kYes;
   Fixture f(options);
-  std::vector<char*> objects;
-  for (std::size_t i = 0; i < kObjects; ++i) objects.push_back(f.filled(kBytes, 5));
-  for (std::size_t i = 0; i < kObjects; ++i) {
-    if (i % 4 != 0) f.heap->deallocate(objects[i]);
-  }
-  f.heap->flush_cache();
+  const std::vector<char*> objects = one_in_four(f, kObjects, kBytes);
   const std::size_t before = f.fake.decommitted_bytes();
   for (int i = 0; i < 300; ++i) {
     f.fake.pass_ms(kTickMs);
@@ -1182,9 +1189,9 @@ TEST_CASE("heap: pages of free objects in spans in use go back by trim, and afte
   CHECK((quiet == 0) == (has_bound || wants_huge_pages));
   f.heap->trim();
   CHECK(f.fake.decommitted_bytes() - before > kObjects / 2 * kBytes);
-  for (std::size_t i = 0; i < kObjects; i += 4) {
-    CHECK(all_bytes_are(objects[i], kBytes, 5));
-    f.heap->deallocate(objects[i]);
+  for (char* const object : objects) {
+    CHECK(all_bytes_are(object, kBytes, 5));
+    f.heap->deallocate(object);
   }
   f.check();
   CHECK(f.live() == 0);
