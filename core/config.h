@@ -126,6 +126,8 @@ inline constexpr std::size_t kMaxDissolved = 2048;
 // Free pages that stay committed, in bytes: this much or an eighth of the live heap.
 inline constexpr std::size_t kMinFreeBound = 32 * 1024 * 1024;
 inline constexpr std::size_t kFreeBoundShift = 3;
+// Or as many as were free, and taken again, in so many milliseconds.
+inline constexpr std::uint32_t kReuseMs = 32;
 // When the pages in use grow: in bytes, or as this part of the most that was ever in use.
 inline constexpr std::size_t kMinPeakBound = 16 * 1024 * 1024;
 inline constexpr std::size_t kPeakBoundPart = 10;

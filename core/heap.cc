@@ -146,8 +146,8 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
   const unsigned cls = map_.covers(address) ? map_.class_at(address) : 0;
   if (cls == 0) {
     const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
-    if (finding.verdict != Verdict::kLive) bad_.report({Caller::kFree, site}, ptr, finding);
-    return;
+    if (finding.verdict == Verdict::kLive) return tick();
+    return bad_.report({Caller::kFree, site}, ptr, finding);
   }
   if (ThreadCache* const cache = cache_to_free(); cache != nullptr) {
     come_by(cache);

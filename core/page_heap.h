@@ -223,6 +223,7 @@ class PageHeap {
   bool has_excess_locked(Keep keep) const MINITC_REQUIRES(lock_) {
     return committed_locked() > bound_locked(keep);
   }
+  void note_taken_locked(SpanState state, PageCount pages, PageCount filled) MINITC_REQUIRES(lock_);
   void miss_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_excess_locked(PageCount bound, Keep keep) MINITC_REQUIRES(lock_);
   PageCount unit_locked(Keep keep) const MINITC_REQUIRES(lock_);
@@ -300,6 +301,9 @@ class PageHeap {
   SpanList returning_runs_ MINITC_GUARDED_BY(lock_);      // those
   std::atomic<std::uint32_t> returns_{0};                 // counts ends of returns; a futex word
   bool return_awaited_ MINITC_GUARDED_BY(lock_) = false;  // a thread may sleep on returns_
+  PageCount reused_ MINITC_GUARDED_BY(lock_);             // free with memory, and taken, since…
+  std::uint32_t reused_ms_ MINITC_GUARDED_BY(lock_) = 0;  // … then
+  PageCount reused_before_ MINITC_GUARDED_BY(lock_);      // in the kReuseMs before
   PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound since age(), and still is
   PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, taken again lately
   PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed since the last age()

@@ -16,8 +16,9 @@ void PageHeap::adopt_returning() {
   }
 }
 
-// A bound that is too low for a program shows when it takes pages that were given back for the
-// bound lately: that many more are kept, until fewer are needed. But what is in use and what is
+// What a program has just taken of its free pages within a short time it will soon take again. A
+// bound that is still too low shows when it takes pages that were given back for the bound lately:
+// that many more are kept, until fewer are needed. But what is in use and what is
 // kept never come to much more than what was in use at the most, so that the peak of the resident
 // set is that of the program.
 PageCount PageHeap::own_bound_locked(Keep keep) const {
@@ -28,8 +29,8 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
       return aged_bound_;
     case Keep::kBound:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
-      return std::max(PageCount::of_bytes(kMinFreeBound),
-                      PageCount{stats_.in_use.value >> kFreeBoundShift}) +
+      return std::max({PageCount::of_bytes(kMinFreeBound),
+                       PageCount{stats_.in_use.value >> kFreeBoundShift}, reused_, reused_before_}) +
              missed_;
     case Keep::kAtPeak:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
@@ -45,6 +46,13 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
 PageCount PageHeap::bound_locked(Keep keep) const {
   const PageCount held = held_locked();
   return std::min(own_bound_locked(keep), held < soft_limit_ ? soft_limit_ - held : PageCount{});
+}
+
+// `pages` of a run in `state` are put in use, `filled` of them with the memory of others.
+void PageHeap::note_taken_locked(SpanState state, PageCount pages, PageCount filled) {
+  const PageCount had_memory = state == SpanState::kReturned ? filled : pages;
+  reused_ += had_memory;
+  miss_locked(pages - had_memory);
 }
 
 // Returned pages are put in use.
@@ -128,6 +136,11 @@ void PageHeap::end_return_locked(Span* run, bool returned) {
 bool PageHeap::age(std::uint32_t now_ms) {
   {
     const LockGuard guard(lock_, *this);
+    if (have_passed(kReuseMs, reused_ms_, now_ms)) {
+      reused_before_ = have_passed(2 * kReuseMs, reused_ms_, now_ms) ? PageCount{} : reused_;
+      reused_ = PageCount{};
+      reused_ms_ = now_ms;
+    }
     if (!have_passed(kAgeMs, aged_ms_, now_ms)) return false;
     aged_ms_ = now_ms;
     round_.store(static_cast<std::uint8_t>(round() + 1), std::memory_order_relaxed);

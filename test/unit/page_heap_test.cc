@@ -1346,9 +1346,50 @@ TEST_CASE("page heap: a bound that is too low for a program rises, but not for a
   CHECK(free_pages(p) == kPieces * kPiece);
 
   // What is freed now is not wanted again.
+  for (const std::uint32_t ms : {0U, 2 * kReuseMs}) p.heap.age(5000 + ms);
   for (int i = 0; i < 20; ++i) spans.push_back(p.large(kPieces * kPiece));
   for (Span* const span : spans) p.release(span);
   CHECK(free_pages(p) * kPageBytes <= kMinFreeBound);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: what is taken again within a short time stays, for so long") {
+  Pages p;
+  constexpr std::size_t kPiece = 8;
+  constexpr std::size_t kPieces = kMinFreeBound / PageCount{kPiece}.bytes();
+  std::vector<Span*> spans;
+  std::uint32_t now = 5000;
+  const auto take = [&](std::size_t count) {
+    while (spans.size() < count) spans.push_back(p.large(kPiece));
+  };
+  const auto free_all = [&] {
+    for (Span* const span : spans) p.release(span);
+    spans.clear();
+    return free_pages(p) / kPiece;
+  };
+  p.heap.age(now);
+  take(kPieces);
+  free_all();
+  for (int i = 0; i < 2; ++i) {
+    take(kPieces);
+    CHECK(free_all() == kPieces);
+  }
+  take(2 * kPieces);
+  CHECK(free_all() == 2 * kPieces);
+  CHECK(p.heap.stats().returned_calls == 0);
+
+  // The same in the time after, then in none.
+  p.heap.age(now += kReuseMs);
+  take(2 * kPieces);
+  CHECK(free_all() == 2 * kPieces);
+  take(2 * kPieces);
+  p.heap.age(now += 2 * kReuseMs);
+  CHECK(free_all() <= kPieces);
+  // A peak of new memory, and nothing of it given back before.
+  p.heap.age(now += kAgeMs);
+  take(4 * kPieces);
+  p.heap.age(now += kReuseMs);
+  CHECK(free_all() <= kPieces);
   CHECK(p.adds_up());
 }
 
