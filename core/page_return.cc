@@ -30,7 +30,8 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
     case Keep::kBound:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
       return std::max({PageCount::of_bytes(kMinFreeBound),
-                       PageCount{stats_.in_use.value >> kFreeBoundShift}, reused_, reused_before_}) +
+                       PageCount{stats_.in_use.value >> kFreeBoundShift}, reused_,
+                       reused_before_}) +
              missed_;
     case Keep::kAtPeak:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
