@@ -78,6 +78,7 @@ bool PageHeap::end_fill(Span* span, const Filling& filling) {
     result =
         os_->transfer(run->start.ptr(), run->length.bytes(), filling.targets[done]->start.ptr());
     if (result != Move::kDone) break;
+    advise(run->start, run->length);  // it was mapped anew
   }
   const PageCount lost = result == Move::kTargetLost ? filling.targets[done]->length : PageCount{};
   const LockGuard guard(lock_, *this);

@@ -1547,6 +1547,26 @@ TEST_CASE("page heap: much that has gone back in pieces puts an end to the kerne
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: what has filled a span in a heap without huge pages leaves none behind") {
+  Pages p;
+  REQUIRE(p.large(kSmallPeakBytes / kPageBytes) != nullptr);
+  std::vector<Span*> spans;
+  for (std::size_t i = 0; i < kSmallPeakBytes / 2 / kPageBytes; ++i) spans.push_back(p.large(1));
+  for (std::size_t i = 0; i < spans.size(); i += 2) p.release(spans[i]);
+  p.heap.trim();
+  p.heap.avoid_huge_pages();
+  REQUIRE(p.fake.huge_bytes(false) == p.fake.mapped_bytes());
+  const auto r = row(p, {160, 8, 264, 8});
+  p.release(r[0]);
+  p.release(r[2]);
+  const auto beyond = [&] { return p.fake.huge_bytes(false) - p.fake.mapped_bytes(); };
+  const std::size_t before = beyond();
+  REQUIRE(p.filled(472) != nullptr);
+  REQUIRE(p.fake.calls(OsCall::kTransfer) == 2);
+  CHECK(beyond() == before + PageCount{160 + 264}.bytes());
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: memory that is only offered is never taken for zero", "[I6]") {
   Pages p(Options{.free_bound = kPageBytes, .release = Options::kOffer});
   const auto r = row(p, {300, 1});
