@@ -145,8 +145,9 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
   if (address == 0) return;
   const unsigned cls = map_.covers(address) ? map_.class_at(address) : 0;
   if (cls == 0) {
+    tick();  // first: what was taken long ago is no reason to keep this
     const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
-    if (finding.verdict == Verdict::kLive) return tick();
+    if (finding.verdict == Verdict::kLive) return;
     return bad_.report({Caller::kFree, site}, ptr, finding);
   }
   if (ThreadCache* const cache = cache_to_free(); cache != nullptr) {

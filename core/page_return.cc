@@ -16,8 +16,8 @@ void PageHeap::adopt_returning() {
   }
 }
 
-// What a program has just taken of its free pages within a short time it will soon take again. A
-// bound that is still too low shows when it takes pages that were given back for the bound lately:
+// What a program has just taken of its free pages within a short time it will soon take again; but
+// it may have been the same ones each time, so no more than goes with what is in use. A bound that is still too low shows when it takes pages that were given back for the bound lately:
 // that many more are kept, until fewer are needed. But what is in use and what is
 // kept never come to much more than what was in use at the most, so that the peak of the resident
 // set is that of the program.
@@ -30,8 +30,9 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
     case Keep::kBound:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
       return std::max({PageCount::of_bytes(kMinFreeBound),
-                       PageCount{stats_.in_use.value >> kFreeBoundShift}, reused_,
-                       reused_before_}) +
+                       PageCount{stats_.in_use.value >> kFreeBoundShift},
+                       std::min(std::max(reused_, reused_before_),
+                                stats_.in_use + PageCount::of_bytes(kMinFreeBound))}) +
              missed_;
     case Keep::kAtPeak:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;

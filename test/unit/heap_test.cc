@@ -1144,6 +1144,21 @@ std::vector<char*> one_in_four(Fixture& f, std::size_t count, std::size_t bytes)
   return left;
 }
 
+TEST_CASE("heap: what a program took again before a pause is no reason to keep what it frees after") {
+  constexpr std::size_t kBytes = 2 * kMinFreeBound;
+  Fixture f;
+  char* const stays = f.allocate(kBytes);
+  char* const object = f.allocate(kBytes);
+  for (std::size_t done = 0; done < 2 * kBytes; done += 2 * kMaxSmall) {
+    f.heap->deallocate(f.allocate(2 * kMaxSmall));
+  }
+  f.fake.pass_ms(2 * kReuseMs);
+  f.heap->deallocate(object);
+  CHECK(f.fake.decommitted_bytes() >= kBytes);
+  f.heap->deallocate(stays);
+  f.check();
+}
+
 TEST_CASE("heap: what has lain through a pause goes back in the burst of calls after it", "[I8]") {
   constexpr std::size_t kBytes = 8192;
   constexpr std::size_t kObjects = 1000;

@@ -1367,6 +1367,7 @@ TEST_CASE("page heap: what is taken again within a short time stays, for so long
     spans.clear();
     return free_pages(p) / kPiece;
   };
+  REQUIRE(p.large(kPieces * kPiece) != nullptr);  // in use all the time
   p.heap.age(now);
   take(kPieces);
   free_all();
@@ -1390,6 +1391,19 @@ TEST_CASE("page heap: what is taken again within a short time stays, for so long
   take(4 * kPieces);
   p.heap.age(now += kReuseMs);
   CHECK(free_all() <= kPieces);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: what one piece has turned over and over is no more than its pages") {
+  Pages p;
+  constexpr std::size_t kPiece = 8;
+  constexpr std::size_t kPieces = kMinFreeBound / PageCount{kPiece}.bytes();
+  p.heap.age(5000);
+  std::vector<Span*> spans;
+  while (spans.size() < 4 * kPieces) spans.push_back(p.large(kPiece));
+  for (std::size_t i = 0; i < 8 * kPieces; ++i) p.release(p.large(kPiece));
+  for (Span* const span : spans) p.release(span);
+  CHECK(free_pages(p) <= kPieces * kPiece);
   CHECK(p.adds_up());
 }
 
