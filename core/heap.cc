@@ -98,6 +98,7 @@ void* Heap::take_small(unsigned cls, bool* is_zero) {
       return cache->is_empty(cls) ? cache->refill(cls, is_zero) : cache->pop(cls);
     }
   }
+  if (!use_caches_) tick();
   void* object = nullptr;
   shards_.refill(shards_.first(), cls, &object, 1, is_zero);
   return object;
@@ -155,6 +156,7 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
     const CacheLease lease(cache);
     if (lease.is_held()) return cache->spill(cls, ptr, site);
   }
+  if (!use_caches_) tick();
   shards_.spill(cls, &ptr, 1, {Caller::kFree, site});
 }
 

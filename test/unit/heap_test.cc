@@ -1159,6 +1159,22 @@ TEST_CASE("heap: what a program took again before a pause is no reason to keep w
   f.check();
 }
 
+TEST_CASE("heap: memory of small objects goes back after a while where there are no thread caches") {
+  constexpr std::size_t kBytes = 8192;
+  Fixture f(check_free());
+  std::vector<char*> objects(3 * kMinFreeBound / kBytes);
+  for (int round = 0; round < 3; ++round) {
+    for (char*& object : objects) object = f.allocate(kBytes);
+    for (char* const object : objects) f.heap->deallocate(object);
+  }
+  for (int i = 0; i < 30; ++i) {
+    f.fake.pass_ms(kAgeMs);
+    f.heap->deallocate(f.allocate(kBytes));
+  }
+  CHECK(f.snapshot().page_heap_free < kMinFreeBound / 8);
+  f.check();
+}
+
 TEST_CASE("heap: what has lain through a pause goes back in the burst of calls after it", "[I8]") {
   constexpr std::size_t kBytes = 8192;
   constexpr std::size_t kObjects = 1000;
