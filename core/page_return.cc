@@ -17,10 +17,11 @@ void PageHeap::adopt_returning() {
 }
 
 // What a program has just taken of its free pages within a short time it will soon take again; but
-// it may have been the same ones each time, so no more than goes with what is in use. A bound that is still too low shows when it takes pages that were given back for the bound lately:
-// that many more are kept, until fewer are needed. But what is in use and what is
-// kept never come to much more than what was in use at the most, so that the peak of the resident
-// set is that of the program.
+// it may have been the same ones each time, so no more than goes with what is in use. A bound that
+// is still too low shows when it takes pages that were given back for the bound lately: that many
+// more are kept, until fewer are needed. But what is in use and what is kept never come to much
+// more than what was in use at the most, so that the peak of the resident set is that of the
+// program.
 PageCount PageHeap::own_bound_locked(Keep keep) const {
   switch (keep) {
     case Keep::kNothing:
