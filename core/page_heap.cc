@@ -220,7 +220,6 @@ Span* PageHeap::room_behind_locked(const Span& span, PageCount extra) const {
 
 bool PageHeap::extend_locked(Span* span, Span* next, PageCount extra) {
   index_of(next).remove(next);
-  note_taken_locked(next->state, extra, PageCount{});
   if (next->length > extra) {
     Span* const rest = split_locked(next, extra);
     if (rest == nullptr) {
@@ -229,6 +228,7 @@ bool PageHeap::extend_locked(Span* span, Span* next, PageCount extra) {
     }
     insert_locked(rest);
   }
+  note_taken_locked(next->state, extra, PageCount{});
   merge_locked(span, next);
   stats_.in_use += extra;
   stats_.large += extra;

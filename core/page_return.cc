@@ -28,13 +28,12 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
       return PageCount{};
     case Keep::kAged:
       return aged_bound_;
-    case Keep::kBound:
+    case Keep::kBound: {
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
-      return std::max({PageCount::of_bytes(kMinFreeBound),
-                       PageCount{stats_.in_use.value >> kFreeBoundShift},
-                       std::min(std::max(reused_, reused_before_),
-                                stats_.in_use + PageCount::of_bytes(kMinFreeBound))}) +
-             missed_;
+      const PageCount least = PageCount::of_bytes(kMinFreeBound);
+      const PageCount reused = std::min(std::max(reused_, reused_before_), stats_.in_use + least);
+      return std::max({least, PageCount{stats_.in_use.value >> kFreeBoundShift}, reused}) + missed_;
+    }
     case Keep::kAtPeak:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
       return stats_.peak - stats_.in_use +
