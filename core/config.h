@@ -130,7 +130,7 @@ inline constexpr std::size_t kFreeBoundShift = 3;
 inline constexpr std::uint32_t kReuseMs = 32;
 // When the pages in use grow: in bytes, or as this part of the most that was ever in use.
 inline constexpr std::size_t kMinPeakBound = 16 * 1024 * 1024;
-inline constexpr std::size_t kPeakBoundPart = 10;
+inline constexpr std::size_t kPeakBoundPart = 6;
 // Free runs, from the shortest on, of which an aligned block takes the first that lies well.
 inline constexpr std::size_t kAlignedLooks = 32;
 // Runs that are returned to the OS between two times that the lock is taken. When there are too
@@ -163,10 +163,9 @@ inline constexpr std::size_t kMinFilledBytes = 2 * 1024 * 1024;
 inline constexpr std::size_t kMinPartBytes = 256 * 1024;
 // And so many parts at the most.
 inline constexpr std::size_t kMostParts = 32;
-// Until so many bytes were in use at once, three times kMinFreeBound, only longer blocks: there
-// that may stay free, and some filled blocks, whose runs join no others, would leave it in pieces.
+// Until so many bytes were in use at once, three times kMinFreeBound, none: there that may stay
+// free, and filled blocks, whose runs join no others, would leave it in pieces.
 inline constexpr std::size_t kSmallPeakBytes = 96 * 1024 * 1024;
-inline constexpr std::size_t kMinFilledBelow = 8 * 1024 * 1024;
 // How often an allocation that the OS refuses to serve looks again for what this thread or another
 // has returned meanwhile. A bound, since others may take it first each time.
 inline constexpr std::size_t kMaxTries = 16;

@@ -233,10 +233,9 @@ class PageHeap {
   void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
   // What renew() maps over forgets what was asked for; what is only offered may be gone.
   bool may_fill_locked(PageCount pages, Fill fill) const MINITC_REQUIRES(lock_) {
-    const bool is_small = stats_.peak < PageCount::of_bytes(kSmallPeakBytes);
-    return fill == Fill::kYes && pages.bytes() >= (is_small ? kMinFilledBelow : kMinFilledBytes) &&
-           fills_refused_ < kMaxRefused && may_move_locked(kMaxFilled) && !offers_ &&
-           huge_pages_ == Options::kAuto;
+    return fill == Fill::kYes && pages.bytes() >= kMinFilledBytes &&
+           stats_.peak >= PageCount::of_bytes(kSmallPeakBytes) && fills_refused_ < kMaxRefused &&
+           may_move_locked(kMaxFilled) && !offers_ && huge_pages_ == Options::kAuto;
   }
   void begin_fill_locked(const Span* span, Filling& filling) MINITC_REQUIRES(lock_);
   bool end_fill(Span* span, const Filling& filling) MINITC_EXCLUDES(lock_);
