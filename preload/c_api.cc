@@ -141,12 +141,12 @@ extern "C" {
 // --- malloc, free and their other names ---------------------------------------------------------
 
 // C23 7.24.3.6. 0 bytes give an object of its own.
-MINITC_EXPORT void* malloc(std::size_t bytes) noexcept {
+MINITC_EXPORT_HOT void* malloc(std::size_t bytes) noexcept {
   return g_heap.allocate(bytes, malloc_slow);
 }
 
 // C23 7.24.3.3; leaves errno alone (POSIX.1-2024).
-MINITC_EXPORT void free(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }
+MINITC_EXPORT_HOT void free(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }
 
 MINITC_ALIAS("free") void cfree(void* ptr) noexcept;
 
@@ -159,7 +159,7 @@ MINITC_EXPORT void free_aligned_sized(void* ptr, std::size_t /*alignment*/,
 }
 
 // C23 7.24.3.2.
-MINITC_EXPORT void* calloc(std::size_t count, std::size_t size) noexcept {
+MINITC_EXPORT_HOT void* calloc(std::size_t count, std::size_t size) noexcept {
   std::size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) bytes = SIZE_MAX;
   return g_heap.allocate(bytes, calloc_slow,

@@ -115,7 +115,7 @@ using namespace minitc;  // NOLINT(google-build-using-namespace): the definition
 
 // --- new ----------------------------------------------------------------------------------------
 
-MINITC_EXPORT void* operator new(std::size_t bytes) { return g_heap.allocate(bytes, new_slow); }
+MINITC_EXPORT_HOT void* operator new(std::size_t bytes) { return g_heap.allocate(bytes, new_slow); }
 
 MINITC_EXPORT void* operator new(std::size_t bytes, std::align_val_t alignment) {
   void* const object = allocate_aligned_or_null(static_cast<std::size_t>(alignment), bytes);
@@ -155,7 +155,7 @@ MINITC_EXPORT void* operator new[](std::size_t bytes, std::align_val_t alignment
 
 // --- delete -------------------------------------------------------------------------------------
 
-MINITC_EXPORT void operator delete(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }
+MINITC_EXPORT_HOT void operator delete(void* ptr) noexcept { g_heap.deallocate(ptr, free_slow); }
 
 MINITC_EXPORT void operator delete(void* ptr, std::align_val_t) noexcept {
   g_heap.deallocate(ptr, free_slow);
