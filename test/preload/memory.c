@@ -346,8 +346,8 @@ static void moved_blocks(void) {
   }
 }
 
-// What is free in the wrong places is moved, not faulted in anew: on kernels since 5.7, in a process
-// that was large once.
+// What is free in the wrong places is moved, not faulted in anew: on kernels since 5.7, in a
+// process that was large once.
 static void large_blocks_take_free_pages(void) {
   enum { kBlocks = 64, kRounds = 50 };
   static char* blocks[kBlocks];

@@ -1144,7 +1144,8 @@ std::vector<char*> one_in_four(Fixture& f, std::size_t count, std::size_t bytes)
   return left;
 }
 
-TEST_CASE("heap: what a program took again before a pause is no reason to keep what it frees after") {
+TEST_CASE(
+    "heap: what a program took again before a pause is no reason to keep what it frees after") {
   constexpr std::size_t kBytes = 2 * kMinFreeBound;
   Fixture f;
   char* const stays = f.allocate(kBytes);
@@ -1159,7 +1160,8 @@ TEST_CASE("heap: what a program took again before a pause is no reason to keep w
   f.check();
 }
 
-TEST_CASE("heap: memory of small objects goes back after a while where there are no thread caches") {
+TEST_CASE(
+    "heap: memory of small objects goes back after a while where there are no thread caches") {
   constexpr std::size_t kBytes = 8192;
   Fixture f(check_free());
   std::vector<char*> objects(3 * kMinFreeBound / kBytes);
