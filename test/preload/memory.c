@@ -323,10 +323,9 @@ static void mappings_stay_few(void) {
   CHECK(mappings() < 2000);
 }
 
-// A block whose pages were moved may be a mapping of its own, for as long as it has its memory. In
-// a heap without huge pages some of its places stay mappings (the debug build has 160 in any
-// round): what is mapped anew has its neighbours' flags only when it is there, and then joins one
-// of them.
+// A block whose pages were moved may be a mapping of its own, for as long as it has its memory. Its
+// places join again, but the kernel joins no two that were touched while they were apart: the debug
+// build, which reads both ends of what is to be zero, has 160 left in any round.
 static void moved_blocks(void) {
   enum { kBlocks = 500, kRounds = 4 };
   static char* blocks[kBlocks];
