@@ -8,10 +8,7 @@ void* MetadataArena::allocate_block(unsigned shift) {
   const std::size_t alignment = alignment_of(shift);
   const LockGuard guard(lock_, *this);
 
-  if (FreeBlock* const block = free_[shift]; block != nullptr) {
-    free_[shift] = block->next;
-    return block;
-  }
+  if (void* const block = free_.pop(shift)) return block;
   // What alignment or a new chunk leaves behind is less than a block and is let go.
   std::size_t skip = -reinterpret_cast<std::uintptr_t>(cursor_) & (alignment - 1);
   if (static_cast<std::size_t>(limit_ - cursor_) < skip + bytes) {
@@ -41,7 +38,14 @@ void MetadataArena::cut_from(char* chunk, std::size_t bytes) {
 void MetadataArena::deallocate_block(void* block, unsigned shift) {
   MINITC_ASSERT(shift >= kMinShift && shift <= kMaxShift);
   const LockGuard guard(lock_, *this);
-  free_[shift] = new (block) FreeBlock{free_[shift]};
+  free_.push(block, shift);
+}
+
+void MetadataArena::take_back(Stock& stock) {
+  const LockGuard guard(lock_, *this);
+  for (unsigned shift = kMinShift; shift <= kMaxShift; ++shift) {
+    while (void* const block = stock.pop(shift)) free_.push(block, shift);
+  }
 }
 
 const char* MetadataArena::violation() {
@@ -53,7 +57,7 @@ const char* MetadataArena::violation() {
 const char* MetadataArena::violation_locked(std::size_t& seen) const {
   MINITC_EXPECT(cursor_ <= limit_);
   for (unsigned shift = kMinShift; shift <= kMaxShift; ++shift) {
-    for (const FreeBlock* block = free_[shift]; block != nullptr; block = block->next) {
+    for (const FreeBlock* block = free_.first[shift]; block != nullptr; block = block->next) {
       MINITC_EXPECT((reinterpret_cast<std::uintptr_t>(block) & (alignment_of(shift) - 1)) == 0);
       ++seen;
     }

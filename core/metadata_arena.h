@@ -30,6 +30,24 @@ class MetadataArena {
   void* allocate_block(unsigned shift) MINITC_EXCLUDES(lock_);
   void deallocate_block(void* block, unsigned shift) MINITC_EXCLUDES(lock_);
 
+  struct FreeBlock {
+    FreeBlock* next;
+  };
+  // Free blocks of all sizes. An owner who keeps some for itself spares its thread the lock.
+  struct Stock {
+    // Null if there is none.
+    void* pop(unsigned shift) {
+      FreeBlock* const block = first[shift];
+      if (block != nullptr) first[shift] = block->next;
+      return block;
+    }
+    void push(void* block, unsigned shift) { first[shift] = new (block) FreeBlock{first[shift]}; }
+
+    FreeBlock* first[kMaxShift + 1] = {};
+  };
+  // Takes all that is in the stock.
+  void take_back(Stock& stock) MINITC_EXCLUDES(lock_);
+
   // Makes [memory, memory + bytes), which is aligned to 64, the chunk that blocks are cut from. For
   // use when the OS refuses one.
   void donate(void* memory, std::size_t bytes) MINITC_EXCLUDES(lock_);
@@ -60,10 +78,6 @@ class MetadataArena {
   RankedLock<LockRank::kMetadata>& lock() MINITC_RETURNS_LOCK(lock_) { return lock_; }
 
  private:
-  struct FreeBlock {
-    FreeBlock* next;
-  };
-
   static constexpr std::size_t kMaxAlignment = 64;
 
   static constexpr std::size_t alignment_of(unsigned shift) {
@@ -75,7 +89,7 @@ class MetadataArena {
   const Os* os_ = nullptr;
   char* cursor_ MINITC_GUARDED_BY(lock_) = nullptr;
   char* limit_ MINITC_GUARDED_BY(lock_) = nullptr;
-  FreeBlock* free_[kMaxShift + 1] MINITC_GUARDED_BY(lock_) = {};
+  Stock free_ MINITC_GUARDED_BY(lock_);
   std::atomic<std::size_t> reserved_bytes_{0};
 };
 

@@ -105,10 +105,18 @@ bool ThreadCache::rob() {
 void ThreadCache::start_anew() {
   for_each_class([this](unsigned cls) {
     spill_array(cls, limit_[cls], static_cast<std::size_t>(cursor_[cls] - limit_[cls]));
+  });
+  drop_arrays();
+}
+
+// What was in them is gone.
+void ThreadCache::drop_arrays() {
+  for_each_class([this](unsigned cls) {
     floor_[cls] = cursor_[cls] = base_[cls];
     set_array(cls, 0);
   });
   draw(-drawn_bytes_.load(std::memory_order_relaxed));
+  share_->arena->take_back(spare_);
 }
 
 // --- Slow paths --------------------------------------------------------------------------------
@@ -156,9 +164,9 @@ void ThreadCache::spill(unsigned cls, void* ptr, std::uintptr_t site) {
 
 void ThreadCache::flush() {
   for_each_class([this](unsigned cls) {
-    spill_oldest(cls, static_cast<std::size_t>(cursor_[cls] - base_[cls]));
-    set_capacity(cls, 0);
+    spill_array(cls, base_[cls], static_cast<std::size_t>(cursor_[cls] - base_[cls]));
   });
+  drop_arrays();
 }
 
 // Notes whether a stack ran full or empty; true if it was the other way round the last time. If
@@ -244,8 +252,9 @@ bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
   MINITC_ASSERT(used <= objects);  // I9
   void** array = nullptr;
   if (objects != 0) {
-    array = static_cast<void**>(
-        share_->arena->allocate_block(MetadataArena::shift_of(objects * sizeof(void*))));
+    const unsigned shift = MetadataArena::shift_of(objects * sizeof(void*));
+    void* const spare = spare_.pop(shift);
+    array = static_cast<void**>(spare != nullptr ? spare : share_->arena->allocate_block(shift));
     if (array == nullptr) return false;
     if (used != 0) memcpy(array, base_[cls], used * sizeof(void*));
   }
@@ -262,7 +271,7 @@ bool ThreadCache::set_array(unsigned cls, std::size_t objects) {
   base_[cls] = array;
   width_[cls] = static_cast<std::uint8_t>(std::bit_width(objects));
   if (before != 0) {
-    share_->arena->deallocate_block(old, MetadataArena::shift_of(before * sizeof(void*)));
+    spare_.push(old, MetadataArena::shift_of(before * sizeof(void*)));
   }
   return true;
 }
@@ -295,6 +304,7 @@ void ThreadCache::count_slow_call() {
   moves_ = moves;  // a thread that was in the way may have gone
   t_met_others = 0;
   for_each_class([this](unsigned cls) { scavenge(cls); });
+  share_->arena->take_back(spare_);
 }
 
 // Spills what the class has not needed since the last look, and gives up capacity that stays

@@ -151,6 +151,7 @@ class ThreadCache {
   bool put_back(State state);
   void unpark();
   void start_anew();
+  void drop_arrays();
   bool set_capacity(unsigned cls, std::size_t objects);
   bool set_array(unsigned cls, std::size_t objects);
   bool turn(unsigned cls, bool to_frees);
@@ -180,6 +181,7 @@ class ThreadCache {
   std::atomic<std::ptrdiff_t> drawn_bytes_{0};
   CacheShare* share_ = nullptr;
   CentralCache* shard_ = nullptr;   // its caches, by class
+  MetadataArena::Stock spare_;      // arrays that others have replaced
   std::uint32_t scavenged_ms_ = 0;  // at the last look at slack
   unsigned moves_ = 0;              // by then
   bool is_crowded_ = false;

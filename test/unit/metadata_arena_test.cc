@@ -91,6 +91,26 @@ TEST_CASE("metadata arena: a freed block serves the next request of its size, an
   }
 }
 
+TEST_CASE("metadata arena: a stock's blocks are its owner's until they are taken back") {
+  Arena a;
+  MetadataArena::Stock stock;
+  CHECK(stock.pop(5) == nullptr);
+  char* const first = a.block(5);
+  char* const second = a.block(5);
+  char* const longer = a.block(6);
+  stock.push(first, 5);
+  stock.push(second, 5);
+  stock.push(longer, 6);
+  CHECK(stock.pop(6) == longer);
+  CHECK(stock.pop(6) == nullptr);
+  CHECK(a.block(5) != first);
+  a.arena.take_back(stock);
+  CHECK(stock.pop(5) == nullptr);
+  const std::set<char*> taken = {a.block(5), a.block(5)};
+  CHECK(taken == std::set<char*>{first, second});
+  CHECK(a.arena.violation() == nullptr);
+}
+
 TEST_CASE("metadata arena: churn takes no more from the OS than it holds at a time") {
   Arena a;
   std::vector<char*> blocks;

@@ -606,6 +606,29 @@ TEST_CASE("thread cache: growing and flushing over and over needs no new metadat
   CHECK(c.t.fake.metadata_bytes() == metadata);
 }
 
+TEST_CASE(
+    "thread cache: an array that was outgrown serves the next class, and goes back in the end") {
+  Cached c;
+  const auto free_blocks = [&c] {
+    std::size_t seen = 0;
+    const LockGuard guard(c.t.arena.lock());
+    REQUIRE(c.t.arena.violation_locked(seen) == nullptr);
+    return seen;
+  };
+  c.deallocate(kClass48, c.allocate(kClass48, 300));
+  c.cache.flush();
+  const std::size_t at_rest = free_blocks();
+  REQUIRE(at_rest > 1);  // the arrays of one class, which was given longer ones
+  c.deallocate(kClass48, c.allocate(kClass48, 300));
+  CHECK(free_blocks() == 0);
+  SECTION("while the thread goes on") {
+    c.pass_time();
+    CHECK(free_blocks() > 0);
+  }
+  c.cache.flush();
+  CHECK(free_blocks() >= at_rest);
+}
+
 // --- Bad pointers -------------------------------------------------------------------------------
 
 TEST_CASE("thread cache: a double free is found when it leaves, and said to be late", "[I7]") {
