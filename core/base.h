@@ -79,6 +79,16 @@ MINITC_HOT T opaque(T value) {
   return value;
 }
 
+// `value`, in the register in which a function returns it: g++ would have it elsewhere, and move it
+// there in the end.
+template <typename T>
+MINITC_HOT T as_result(T value) {
+#if defined(__x86_64__)
+  asm("" : "+a"(value));
+#endif
+  return value;
+}
+
 // What is at `slot`, whoever may be writing to it.
 inline __attribute__((no_sanitize("thread"))) void* peek(void* const* slot) { return *slot; }
 

@@ -62,7 +62,7 @@ class ThreadCache {
   // array: any value, but no address is too wrong for a prefetch.
   MINITC_HOT void* pop(unsigned cls) {
     void** const cursor = cursor_[cls];
-    void* const object = cursor[-1];
+    void* const object = as_result(cursor[-1]);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     --cursor_[cls];
     std::atomic_signal_fence(std::memory_order_seq_cst);
