@@ -154,6 +154,14 @@ inline constexpr std::size_t kPieceShift = 3;
 inline constexpr std::size_t kPressurePart = 64;
 // After the OS refused a decommit, this many releases go by before it is asked again.
 inline constexpr std::uint32_t kDecommitPause = 64;
+// Lines of memory that lie at the same place in their pages share one set of the processor's first
+// cache, which holds eight or so. If all large blocks began with a page, a program that goes along
+// many of them at once would have none of their lines there. So a block begins at one of the lines
+// below, as long as its last page has room. One of at least so many bytes is given this room.
+inline constexpr std::size_t kColorBytes = 64;
+inline constexpr std::size_t kColors = 64;
+inline constexpr std::size_t kMaxColor = (kColors - 1) * kColorBytes;
+inline constexpr std::size_t kMinColoredBytes = 256 * 1024;
 // A block of at least this many bytes that outgrows its place has its pages moved by mremap; a
 // smaller one is copied, which is cheaper than the system call and the faults (docs/decisions.md).
 inline constexpr std::size_t kMoveBytes = 512 * 1024;

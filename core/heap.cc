@@ -48,6 +48,11 @@ class CacheLease {
   bool is_held_;
 };
 
+// The pages for a large object of `bytes`, with room for any color if it is long enough.
+PageCount colored_pages(std::size_t bytes) {
+  return PageCount::of_bytes(bytes + (bytes >= kMinColoredBytes ? kMaxColor : 0));
+}
+
 }  // namespace
 
 bool Heap::init(const Os& os, const Options& options) {
@@ -80,7 +85,7 @@ bool Heap::init(const Os& os, const Options& options) {
 
 void* Heap::allocate_slow(std::size_t bytes) {
   if (bytes == 0) bytes = 1;
-  if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/false);
+  if (bytes > kMaxSmall) return allocate_large(bytes, kMinAlign, /*zeroed=*/false);
   return allocate_small(class_of(bytes));
 }
 
@@ -107,31 +112,33 @@ void* Heap::take_small(unsigned cls, bool* is_zero) {
 void* Heap::allocate_aligned(std::size_t bytes, std::size_t alignment) {
   const unsigned cls = aligned_class_of(bytes, alignment);
   if (cls != 0) return allocate(kSizeClasses[cls].bytes);
-  const PageCount pages = PageCount::of_bytes(alignment);
-  return allocate_large(std::max(bytes, std::size_t{1}), pages, /*zeroed=*/false);
+  return allocate_large(std::max(bytes, std::size_t{1}), alignment, /*zeroed=*/false);
 }
 
 void* Heap::allocate_zeroed(std::size_t bytes) {
-  if (bytes > kMaxSmall) return allocate_large(bytes, kOnePage, /*zeroed=*/true);
+  if (bytes > kMaxSmall) return allocate_large(bytes, kMinAlign, /*zeroed=*/true);
   bool is_zero = false;
   void* const object =
       bytes > kMaxCleared ? allocate_small(class_of(bytes), &is_zero) : allocate(bytes);
   return object == nullptr || is_zero ? object : memset(object, 0, bytes);
 }
 
-void* Heap::allocate_large(std::size_t bytes, PageCount alignment, bool zeroed) {
-  if (bytes > PTRDIFF_MAX || alignment.bytes() > PTRDIFF_MAX - bytes) return nullptr;
-  const PageCount pages = PageCount::of_bytes(bytes);
+void* Heap::allocate_large(std::size_t bytes, std::size_t alignment, bool zeroed) {
+  if (bytes > PTRDIFF_MAX || alignment > PTRDIFF_MAX - bytes) return nullptr;
+  const bool is_colored = alignment <= kColorBytes;
+  const PageCount pages = is_colored ? colored_pages(bytes) : PageCount::of_bytes(bytes);
+  const std::size_t room = is_colored ? pages.bytes() - bytes : 0;
+  const PageCount aligned = PageCount::of_bytes(alignment);
   const auto fill = zeroed ? PageHeap::Fill::kNo : PageHeap::Fill::kYes;
-  Span* span = pages_.acquire_large(pages, alignment, fill);
+  Span* span = pages_.acquire_large(pages, aligned, fill, room);
   if (span == nullptr && pages <= pages_.servable()) {
     gather();
-    span = pages_.acquire_large(pages, alignment, fill);
+    span = pages_.acquire_large(pages, aligned, fill, room);
   }
   if (span == nullptr) return nullptr;
   if (zeroed) pages_.clear(span, bytes);
   look_after();
-  return span->start.ptr();
+  return span->object();
 }
 
 void Heap::look_after() {
@@ -174,7 +181,7 @@ void* Heap::resize(void* ptr, std::size_t bytes, std::uintptr_t site) {
   // It stays where it is if it fits and would not leave more than half (of a large one, a quarter)
   // unused, or if a new one would be no smaller.
   const std::size_t least = is_large ? old_bytes / 4 * 3 : old_bytes / 2;
-  const std::size_t rounded = is_large            ? align_up(bytes, kPageBytes)
+  const std::size_t rounded = is_large ? old_bytes - align_down(old_bytes - bytes, kPageBytes)
                               : bytes > kMaxSmall ? bytes
                                                   : kSizeClasses[class_of(bytes)].bytes;
   if (bytes <= old_bytes && (bytes >= least || rounded == old_bytes)) return ptr;
@@ -195,31 +202,33 @@ void* Heap::resize(void* ptr, std::size_t bytes, std::uintptr_t site) {
 // copying.
 void* Heap::resize_large(Span* span, std::size_t bytes) {
   if (bytes > PTRDIFF_MAX) return nullptr;
-  const PageCount pages = PageCount::of_bytes(bytes);
-  if (pages_.resize_in_place(span, pages)) return span->start.ptr();
-  Span* target = acquire_roomy(pages);
+  const PageCount pages = PageCount::of_bytes(bytes + span->color());
+  if (pages_.resize_in_place(span, pages)) return span->object();
+  Span* target = acquire_roomy(bytes);
   if (target == nullptr && pages > span->length && pages <= pages_.servable()) {
     gather();
-    if (pages_.resize_in_place(span, pages)) return span->start.ptr();
-    target = acquire_roomy(pages);
+    if (pages_.resize_in_place(span, pages)) return span->object();
+    target = acquire_roomy(bytes);
   }
   bool lost = false;
   if (target != nullptr && span->length.bytes() >= kMoveBytes && target->length > span->length) {
-    if (pages_.move_pages(span, target, lost)) return target->start.ptr();
-    if (lost) target = acquire_roomy(pages);
+    if (pages_.move_pages(span, target, lost)) return target->object();
+    if (lost) target = acquire_roomy(bytes);
   }
-  if (target == nullptr) return pages <= span->length ? span->start.ptr() : nullptr;
-  void* const object = target->start.ptr();
-  memcpy(object, span->start.ptr(), std::min(span->length, target->length).bytes());
-  pages_.release_large(span->start.ptr());
-  return object;
+  if (target == nullptr) return pages <= span->length ? span->object() : nullptr;
+  memcpy(target->object(), span->object(), std::min(span->object_bytes(), target->object_bytes()));
+  pages_.release_large(span->object());
+  return target->object();
 }
 
 // What grew once will grow again: an eighth more address space, which costs no memory until used.
-Span* Heap::acquire_roomy(PageCount pages) {
-  constexpr auto kNo = PageHeap::Fill::kNo;
-  Span* const span = pages_.acquire_large(pages + PageCount{pages.value / 8}, kOnePage, kNo);
-  return span != nullptr ? span : pages_.acquire_large(pages, kOnePage, kNo);
+Span* Heap::acquire_roomy(std::size_t bytes) {
+  const PageCount pages = colored_pages(bytes);
+  const auto acquire = [&](PageCount length) {
+    return pages_.acquire_large(length, kOnePage, PageHeap::Fill::kNo, pages.bytes() - bytes);
+  };
+  Span* const span = acquire(pages + PageCount{pages.value / 8});
+  return span != nullptr ? span : acquire(pages);
 }
 
 std::size_t Heap::usable_size(const void* ptr, std::uintptr_t site) {
@@ -232,8 +241,8 @@ Finding Heap::find(const void* ptr) {
   if (!map_.covers(address)) return {Verdict::kForeign};
   if (const unsigned cls = map_.class_at(address); cls != 0) return shards_.first()[cls].find(ptr);
   const Span* const span = map_.span_at(PageId::of(ptr));
-  if (span != nullptr && span->state == SpanState::kLarge && span->start.ptr() == ptr) {
-    return {Verdict::kLive, address, span->length.bytes()};
+  if (span != nullptr && span->state == SpanState::kLarge && span->object() == ptr) {
+    return {Verdict::kLive, address, span->object_bytes()};
   }
   return pages_.find(ptr);
 }

@@ -160,11 +160,11 @@ class Heap {
   // `is_zero`, if given, becomes true if the object is known to be all zero.
   void* allocate_small(unsigned cls, bool* is_zero = nullptr);
   void* take_small(unsigned cls, bool* is_zero);
-  void* allocate_large(std::size_t bytes, PageCount alignment, bool zeroed);
+  void* allocate_large(std::size_t bytes, std::size_t alignment, bool zeroed);
   // After a large block was asked for.
   void look_after();
   void* resize_large(Span* span, std::size_t bytes);
-  Span* acquire_roomy(PageCount pages);
+  Span* acquire_roomy(std::size_t bytes);
   // Ends the life of a cache that is this thread's for good.
   void bury(ThreadCache* cache);
   void rob_idle_caches();

@@ -23,17 +23,27 @@ bool is_zero_step(const char* at) {
   return (both[0] | both[1]) == 0;
 }
 
-// Makes `bytes` from the start of a page read as zeros, but writes to no page that already does: if
-// it has no memory, it is the kernel's one page of zeros that is read, and stays so.
+// Makes `bytes` from the start of a line on read as zeros, but writes to no page that already does:
+// if it has no memory, it is the kernel's one page of zeros that is read, and stays so.
 void clear_written(char* start, std::size_t bytes) {
   constexpr std::size_t kLeastPage = 4096;  // of any kernel
   char* const end = start + bytes;
   for (char* at = start; at != end;) {
-    char* const page_end = std::min(at + kLeastPage, end);
+    const std::size_t in_page = reinterpret_cast<std::uintptr_t>(at) % kLeastPage;
+    char* const page_end = std::min(at + kLeastPage - in_page, end);
     while (at + kStep <= page_end && is_zero_step(at)) at += kStep;
     memset(at, 0, static_cast<std::size_t>(page_end - at));
     at = page_end;
   }
+}
+
+// The color of a large span that begins at `start`, at most `room`. Not by turns: what takes the
+// place of an old object then needs memory in the same pages.
+std::size_t color_of(PageId start, std::size_t room) {
+  constexpr std::uint64_t kGolden = 0x9E37'79B9'7F4A'7C15;
+  constexpr int kShift = 64 - std::bit_width(kColors - 1);
+  const std::size_t line = start.value * kGolden >> kShift;
+  return line % (std::min(room, kMaxColor) / kColorBytes + 1) * kColorBytes;
 }
 
 }  // namespace
@@ -123,7 +133,8 @@ void PageHeap::populate(const SpanList& spans) const {
   if (is_whole(start, length)) os_->populate(start.ptr(), length.bytes());
 }
 
-Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, Fill fill) {
+Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, Fill fill,
+                              std::size_t color_room) {
   for (;; fill = Fill::kNo) {
     Span* span = nullptr;
     Filling filling;
@@ -134,6 +145,7 @@ Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, Fill fill) {
         begin_fill_locked(span, filling);
       }
       put_in_use_locked(span, SpanState::kLarge, filling.pages);
+      span->color() = color_of(span->start, color_room);
       stats_.large += span->length;
       ++stats_.large_count;
       ++stats_.large_acquired;
@@ -162,7 +174,7 @@ Finding PageHeap::release_large(void* ptr) {
   {
     const LockGuard guard(lock_, *this);
     Span* const span = map_->span_at(PageId::of(ptr));
-    if (span == nullptr || span->state != SpanState::kLarge || span->start.ptr() != ptr) {
+    if (span == nullptr || span->state != SpanState::kLarge || span->object() != ptr) {
       return find_locked(ptr);
     }
     stats_.large -= span->length;
@@ -243,7 +255,7 @@ void PageHeap::clear(Span* span, std::size_t bytes) {
       os_->decommit(span->start.ptr(), span->length.bytes())) {
     return;
   }
-  clear_written(span->start.ptr(), bytes);
+  clear_written(span->object(), bytes);
 }
 
 bool PageHeap::feed_arena() {
@@ -309,9 +321,9 @@ Finding PageHeap::find_locked(const void* ptr) {
   const Span* const span = map_->last_span_up_to(page, stats_.mapped);
   if (span == nullptr || page >= span->end()) return {Verdict::kForeign};
   if (span->state != SpanState::kLarge) return {Verdict::kStale};
-  const bool at_start = span->start.ptr() == ptr;
-  return {at_start ? Verdict::kLive : Verdict::kInterior, span->start.address(),
-          span->length.bytes()};
+  if (ptr < span->object()) return {Verdict::kForeign};
+  const Verdict verdict = span->object() == ptr ? Verdict::kLive : Verdict::kInterior;
+  return {verdict, reinterpret_cast<std::uintptr_t>(span->object()), span->object_bytes()};
 }
 
 // Takes a large span whose addresses are lost out of the heap. They may be the heap's again, since
@@ -346,7 +358,8 @@ const char* PageHeap::list_spans(PageId& from, SpanView* out, std::size_t& count
                   .length = span->length,
                   .state = span->state,
                   .cls = static_cast<std::uint8_t>(map_->class_at(from.address())),
-                  .shard = static_cast<std::uint8_t>(span->shard())};
+                  .shard = static_cast<std::uint8_t>(span->shard()),
+                  .object_bytes = span->state == SpanState::kLarge ? span->object_bytes() : 0};
     MINITC_EXPECT((out[count].cls != 0) == (span->state == SpanState::kSmall));  // I4
     from = span->end();
     ++count;

@@ -47,8 +47,9 @@ struct SpanView {
   PageId start;
   PageCount length;
   SpanState state;
-  std::uint8_t cls;    // kSmall: the size class, else 0
-  std::uint8_t shard;  // kSmall
+  std::uint8_t cls;          // kSmall: the size class, else 0
+  std::uint8_t shard;        // kSmall
+  std::size_t object_bytes;  // kLarge: of its object, else 0
 };
 
 class PageHeap {
@@ -64,9 +65,11 @@ class PageHeap {
       MINITC_EXCLUDES(lock_);
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
   // null if the OS refuses. kYes: where no free run is long enough, pages of several are moved into
-  // it; not for what should read as zeros, or is to be the target of move_pages().
+  // it; not for what should read as zeros, or is to be the target of move_pages(). The object may
+  // begin up to `color_room` bytes behind the start.
   enum class Fill : bool { kNo, kYes };
-  Span* acquire_large(PageCount pages, PageCount alignment, Fill fill) MINITC_EXCLUDES(lock_);
+  Span* acquire_large(PageCount pages, PageCount alignment, Fill fill, std::size_t color_room = 0)
+      MINITC_EXCLUDES(lock_);
   // Gets memory for what acquire_small() gave, if it has none yet.
   void populate(const SpanList& spans) const;
   // Returns the whole pages of the OS in [begin, end), which are in a span in use, but nobody's;
@@ -85,9 +88,9 @@ class PageHeap {
   // Makes a large span `pages` long without moving it. False if what follows it is not free, or if
   // its pages were moved before.
   bool resize_in_place(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
-  // Moves the pages of `from` to the beginning of `to`, a longer span, and releases `from`. False
-  // if the OS refuses; `lost` then tells whether it took `to` away with that, which must not be
-  // used.
+  // Moves the pages of `from` to the beginning of `to`, a longer span, with the object where it is
+  // in them, and releases `from`. False if the OS refuses; `lost` then tells whether it took `to`
+  // away with that, which must not be used.
   bool move_pages(Span* from, Span* to, bool& lost) MINITC_EXCLUDES(lock_);
 
   // In the child of a fork, all locks held: runs that other threads were returning are free.
@@ -97,7 +100,7 @@ class PageHeap {
   // is none long enough.
   bool feed_arena() MINITC_EXCLUDES(lock_);
 
-  // Makes the first `bytes` of a large span, which is the caller's, read as zeros.
+  // Makes the first `bytes` of a large span's object, which is the caller's, read as zeros.
   void clear(Span* span, std::size_t bytes);
 
   // Returns all committed free runs to the OS; the number of bytes returned.

@@ -31,6 +31,7 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
     case Move::kDone:
       break;
   }
+  to->color() = from->color();
   end_mapping_locked(from);
   end_mapping_locked(to);
   begin_mapping_locked(to);

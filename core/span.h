@@ -86,6 +86,10 @@ struct Span {
   std::uint64_t own_bits[2] = {};
   // kReturning: the holder_number() of the thread that returns it.
   std::uint64_t& returned_by() { return own_bits[0]; }
+  // kLarge: the bytes from the start to the object.
+  std::uint64_t& color() { return own_bits[1]; }
+  char* object() const { return start.ptr() + own_bits[1]; }
+  std::size_t object_bytes() const { return length.bytes() - own_bits[1]; }
 
   PageId end() const { return start + length; }
   // How many of its pages lie before the first that is aligned.
