@@ -204,10 +204,8 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
   return true;
 }
 
-// A span of moved pages stays the one mapping that it is, so that it can be moved again. Where only
-// the hard limit is in the way, it is what other free pages have that the span gets.
+// Where only the hard limit is in the way, it is what other free pages have that the span gets.
 bool PageHeap::extend(Span* span, PageCount pages) {
-  if (span->mapping != 0) return false;
   const PageCount extra = pages - span->length;
   bool is_done = false;
   acquire(extra, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
@@ -222,11 +220,12 @@ bool PageHeap::extend(Span* span, PageCount pages) {
   return is_done;
 }
 
-// The free run behind a large span, if that may grow by `extra` into it; else null.
+// The free run behind a large span, if that may grow by `extra` into it; else null. What is one
+// mapping of moved pages stays one, so that it can be moved again.
 Span* PageHeap::room_behind_locked(const Span& span, PageCount extra) const {
   Span* const next = map_->span_at(span.end());
-  const bool is_room =
-      next != nullptr && next->is_free() && next->mapping == 0 && next->length >= extra;
+  const bool is_room = next != nullptr && next->is_free() && next->mapping == span.mapping &&
+                       next->length >= extra;
   return is_room ? next : nullptr;
 }
 

@@ -86,7 +86,7 @@ class PageHeap {
   Finding release_large(void* ptr) MINITC_EXCLUDES(lock_);
 
   // Makes a large span `pages` long without moving it. False if what follows it is not free, or if
-  // its pages were moved before.
+  // it is of another mapping.
   bool resize_in_place(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   // Moves the pages of `from` to the beginning of `to`, a longer span, with the object where it is
   // in them, and releases `from`. False if the OS refuses; `lost` then tells whether it took `to`

@@ -872,6 +872,26 @@ TEST_CASE("page heap: renewing a span of moved pages spares what was cut off it"
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: a span grows within a mapping of moved pages, not beyond, and moves on",
+          "[I6]") {
+  Pages p;
+  const auto r = row(p, {8, 1, 20, 30, 60});
+  REQUIRE(move(p, r[0], r[2]));
+  const PageId start = r[2]->start;
+  CHECK(p.release(r[2]));
+  CHECK(p.release(r[3]));
+  Span* const span = p.large(6);
+  REQUIRE(span->start == start);
+  fill(span, 0x13);
+  CHECK(p.heap.resize_in_place(span, PageCount{20}));
+  CHECK_FALSE(p.heap.resize_in_place(span, PageCount{21}));
+  CHECK(p.adds_up());
+  CHECK(move(p, span, r[4]));
+  CHECK(p.fake.calls(OsCall::kMove) == 2);
+  CHECK(all_bytes_are(r[4]->start.ptr(), PageCount{6}.bytes(), 0x13));
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: small spans are cut from moved pages, which stay such", "[I6]") {
   Pages p;
   const auto r = row(p, {40, 1, 41, 46});
