@@ -83,6 +83,7 @@ def own_workloads(threads=()):
       own("bulk-fifo", "bulk", "--order=fifo", threads=among(1, 2)),
       own("bulk-random", "bulk", "--order=random"),
       own("large", "large", threads=among(1, 2)),
+      own("columns", "columns"),
       own("growth", "growth"),
       own("thread-churn", "thread_churn", threads=among(2, 8)),
       own("sharing-active", "sharing", "--way=active", threads=among(2, 8)),
