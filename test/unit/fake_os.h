@@ -128,9 +128,9 @@ class FakeOs {
   void refused_decommit_does(Refused what) { refused_decommit_ = what; }
   // What becomes of a move or transfer that is to fail: kRefused unless set otherwise.
   void failed_move_is(Move result) { failed_move_ = result; }
+  void set_processors(unsigned count) { processors_ = count; }
   // Lets time go by, if only the moment that it takes to call this; it stands still otherwise. What
   // was done before is visible to who looks at the clock later, as it would be after so long.
-  void set_processors(unsigned count) { processors_ = count; }
   void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_release); }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
