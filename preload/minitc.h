@@ -111,7 +111,8 @@ struct minitc_span {
   void* start;
   size_t bytes; /* of its pages */
   enum minitc_span_state state;
-  size_t object_bytes; /* of each object; 0 if there are none */
+  size_t object_bytes; /* of each object; 0 if there are none. That of a large span ends where it
+                          ends, and may begin behind its start. */
   size_t objects;      /* that the span is cut into: 1 if it is large, 0 if it is free */
   size_t free_objects; /* small: of those, in the span. Objects in thread caches, or on their way
                           between threads, do not count as free here. */

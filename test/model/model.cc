@@ -16,6 +16,7 @@
 #include "core/fork.h"
 #include "core/heap.h"
 #include "core/stats.h"
+#include "test/unit/support.h"
 
 namespace minitc {
 namespace test {
@@ -270,7 +271,7 @@ class Model {
     phase_ += 7919;
     Pattern::fill(ptr, usable, phase_);
     live_[ptr] = {usable, phase_};
-    live_bytes_ += usable;
+    live_bytes_ += counted_bytes(ptr, usable);
   }
 
   static bool is_intact(const char* ptr, const Object& object) {
@@ -278,7 +279,7 @@ class Model {
   }
 
   Map::iterator drop(Map::iterator object) {
-    live_bytes_ -= object->second.usable;
+    live_bytes_ -= counted_bytes(object->first, object->second.usable);
     return live_.erase(object);
   }
 
@@ -434,7 +435,7 @@ class Model {
     check_graves();
     take_snapshot();
     const Snapshot& s = *snapshot_;
-    const std::size_t peak = peak_ == nullptr ? 0 : heap_->usable_size(peak_);
+    const std::size_t peak = peak_ == nullptr ? 0 : counted_bytes(peak_, heap_->usable_size(peak_));
     const std::size_t all_live = live_bytes_ + lost_bytes_ + peak;
     expect(s.live == all_live, "the live bytes are not those of the program");
     expect(s.mapped == s.live + s.thread_cached + s.central + s.page_heap_free + s.returned,

@@ -199,7 +199,7 @@ TEST_CASE("model: threads that exchange objects find each one's bytes as they we
     for (const Exchange::Object& object : exchange.objects) {
       if (object.ptr == nullptr) continue;
       REQUIRE(all_bytes_are(object.ptr, object.bytes, object.fill));
-      live += heap->usable_size(object.ptr);
+      live += test::counted_bytes(object.ptr, heap->usable_size(object.ptr));
     }
     CHECK(s.live == live);
     for (const Exchange::Object& object : exchange.objects) heap->deallocate(object.ptr);

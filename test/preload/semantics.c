@@ -2,7 +2,7 @@
 // errno. Most of it holds for glibc too; the test knows which cases are the library's own.
 #include "check.h"
 
-enum { kSmallLimit = 128 << 10 };
+enum { kPage = 8 << 10, kSmallLimit = 128 << 10 };
 static const int kUntouched = 777;
 
 static void* (*volatile hidden_malloc)(size_t) = malloc;
@@ -58,12 +58,15 @@ static void size_classes(void) {
                                     {1025, 1152},
                                     {kSmallLimit - 1, kSmallLimit},
                                     {kSmallLimit, kSmallLimit},
-                                    {kSmallLimit + 1, kSmallLimit + 8192},
-                                    {1 << 20, 1 << 20},
-                                    {(1 << 20) + 1, (1 << 20) + 8192}};
+                                    {kSmallLimit + 1, kSmallLimit + kPage},
+                                    {1 << 20, (1 << 20) + kPage},
+                                    {(1 << 20) + kPage / 2, (1 << 20) + kPage},
+                                    {(1 << 20) + kPage, (1 << 20) + 2 * kPage}};
   for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++) {
     void* object = malloc(pairs[i][0]);
-    CHECK(malloc_usable_size(object) == pairs[i][1]);
+    // Of a large one the pages, which may begin before it.
+    size_t before = pairs[i][0] > kSmallLimit ? (uintptr_t)object % kPage : 0;
+    CHECK(before + malloc_usable_size(object) == pairs[i][1]);
     free(object);
   }
   for (size_t size = 128; size <= kSmallLimit; size += size / 64) {

@@ -162,10 +162,7 @@ TEST_CASE("stats: the sums are exact after any mixture of operations") {
   for (int i = 0; i < 4000; ++i) {
     if (objects.size() < 300 || random.below(2) == 0) {
       void* const object = heap->allocate(random.below(std::size_t{1} << random.below(20)));
-      const std::size_t bytes = heap->usable_size(object);
-      // A large one's pages begin before it.
-      const std::size_t before = reinterpret_cast<std::uintptr_t>(object) % kPageBytes;
-      objects.emplace_back(object, bytes + (bytes > kMaxSmall ? before : 0));
+      objects.emplace_back(object, test::counted_bytes(object, heap->usable_size(object)));
       live += objects.back().second;
     } else {
       std::swap(objects[random.below(objects.size())], objects.back());

@@ -275,6 +275,12 @@ struct Tiers : Pages {
   CacheShare share;
 };
 
+// Of an object, what the reports count as live: of a large one its pages, which begin before it.
+inline std::size_t counted_bytes(const void* object, std::size_t usable) {
+  const std::size_t color = reinterpret_cast<std::uintptr_t>(object) % kPageBytes;
+  return usable > kMaxSmall ? color + usable : usable;
+}
+
 // A heap for one test. The thread that makes it has no cache before and after.
 class TestHeap {
  public:
