@@ -110,9 +110,6 @@ inline constexpr std::size_t kMaxCleared = 15 * 1024;
 inline constexpr std::uint8_t kQuietRounds = 2;
 // Those of so many spans at one look at the clock: some 30 us.
 inline constexpr std::size_t kMaxQuiet = 16;
-// Where it takes a thousand times as long, as on virtual machines whose host keeps the page tables,
-// so many times that go by before the next: a tenth of one processor's time.
-inline constexpr std::uint32_t kQuietPauses = 9;
 
 // --- Page heap ---------------------------------------------------------------------------------
 

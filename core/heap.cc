@@ -66,7 +66,6 @@ bool Heap::init(const Os& os, const Options& options) {
   share_.arena = &arena_;
   share_.now_ms = os_.now_ms;
   share_.ticked_ms.store(os_.now_ms());
-  quiet_next_ms_.store(share_.ticked_ms);
   cache_total_bytes_ = static_cast<std::ptrdiff_t>(options.thread_cache_total);
   share_.budget_bytes.store(cache_total_bytes_);
   const auto at_thread_exit = [](void* heap) { static_cast<Heap*>(heap)->retire_cache(); };
@@ -366,25 +365,21 @@ std::size_t Heap::trim() {
   return bytes;
 }
 
-// A part of it: few enough spans that nobody has to wait for long, and not before as much of the
-// time has gone by as it may take.
-void Heap::return_quiet(std::uint32_t now) {
-  std::size_t left = quiet_left_.load(std::memory_order_relaxed);
-  if (left == 0 || !have_passed(0, quiet_next_ms_.load(std::memory_order_relaxed), now)) return;
+// A part of it: few enough spans that nobody has to wait for long.
+void Heap::return_quiet() {
   std::size_t spans = kMaxQuiet;
+  std::size_t left = quiet_left_.load(std::memory_order_relaxed);
   for (; left != 0; --left) {
     shards_.all()[left - 1].return_pages(/*only_quiet=*/true, spans);
     if (spans == 0) break;
   }
   quiet_left_.store(left, std::memory_order_relaxed);
-  const std::uint32_t end = os_.now_ms();
-  quiet_next_ms_.store(end + (end - now) * kQuietPauses, std::memory_order_relaxed);
 }
 
 void Heap::tick() {
-  const std::uint32_t now = os_.now_ms();
-  return_quiet(now);
+  return_quiet();
   std::uint32_t last = share_.ticked_ms.load(std::memory_order_relaxed);
+  const std::uint32_t now = os_.now_ms();
   if (!have_passed(kTickMs, last, now)) return;
   if (!share_.ticked_ms.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
   const bool is_time = pages_.age(now);

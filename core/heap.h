@@ -168,7 +168,7 @@ class Heap {
   // Ends the life of a cache that is this thread's for good.
   void bury(ThreadCache* cache);
   void rob_idle_caches();
-  void return_quiet(std::uint32_t now);
+  void return_quiet();
   // What a slow path does beside its work.
   void come_by(ThreadCache* cache);
   // Gives a thread that is in others' way a shard where there are fewer.
@@ -190,9 +190,8 @@ class Heap {
   unsigned processors_ = 0;
   std::ptrdiff_t cache_total_bytes_ = 0;  // budget of all thread caches
   alignas(64) CacheShare share_;
-  std::atomic<std::size_t> quiet_left_{0};  // central caches that return_quiet() has to look at
-  std::atomic<std::uint32_t> quiet_next_ms_{0};  // not before this
-  std::atomic<std::uint32_t> lone_caches_{0};    // of threads that had only freed before
+  std::atomic<std::size_t> quiet_left_{0};     // central caches that return_quiet() has to look at
+  std::atomic<std::uint32_t> lone_caches_{0};  // of threads that had only freed before
   RankedLock<LockRank::kThreads> threads_lock_;
   ThreadCache* threads_ MINITC_GUARDED_BY(threads_lock_) = nullptr;
   ThreadCache* next_look_ MINITC_GUARDED_BY(threads_lock_) = nullptr;  // null: at the first

@@ -1285,35 +1285,6 @@ TEST_CASE("heap: pages of free objects in spans in use go back by trim, and afte
   CHECK(f.live() == 0);
 }
 
-TEST_CASE("heap: where the OS is slow to take pages back it is asked for a part of the time",
-          "[I8]") {
-  constexpr std::size_t kBytes = 8192;
-  constexpr std::size_t kObjects = 1000;
-  constexpr std::uint32_t kCallMs = 2;
-  Fixture f;
-  const std::vector<char*> objects = one_in_four(f, kObjects, kBytes);
-  static FakeOs* fake;
-  static std::uint32_t spent_ms;
-  fake = &f.fake;
-  spent_ms = 0;
-  f.fake.at_decommit([] {
-    fake->pass_ms(kCallMs);
-    spent_ms += kCallMs;
-  });
-  const std::size_t before = f.fake.decommitted_bytes();
-  std::uint32_t rest_ms = 0;
-  for (; rest_ms < 8000 && f.fake.decommitted_bytes() - before < kObjects / 2 * kBytes;
-       rest_ms += kTickMs) {
-    f.fake.pass_ms(kTickMs);
-    f.heap->deallocate(f.allocate(kMaxSmall + 1));
-  }
-  CHECK(f.fake.decommitted_bytes() - before >= kObjects / 2 * kBytes);
-  CHECK(spent_ms > 100);
-  CHECK(rest_ms > (kQuietPauses - 2) * spent_ms);
-  for (char* const object : objects) f.heap->deallocate(object);
-  f.check();
-}
-
 TEST_CASE("heap: calloc of pages that were only offered clears them, resident or not", "[I6]") {
   Options options;
   options.release = Options::kOffer;
