@@ -224,8 +224,8 @@ bool PageHeap::extend(Span* span, PageCount pages) {
 // mapping of moved pages stays one, so that it can be moved again.
 Span* PageHeap::room_behind_locked(const Span& span, PageCount extra) const {
   Span* const next = map_->span_at(span.end());
-  const bool is_room = next != nullptr && next->is_free() && next->mapping == span.mapping &&
-                       next->length >= extra;
+  const bool is_room =
+      next != nullptr && next->is_free() && next->mapping == span.mapping && next->length >= extra;
   return is_room ? next : nullptr;
 }
 
@@ -345,7 +345,7 @@ const char* PageHeap::list_spans(PageId& from, SpanView* out, std::size_t& count
   const LockGuard guard(lock_);
   for (count = 0; count < room;) {
     from = map_->next_registered(from);
-    const Span* const span = map_->span_at(from);
+    Span* const span = map_->span_at(from);
     if (span == nullptr) break;
     MINITC_EXPECT(from < span->end() && map_->span_at(span->end() - kOnePage) == span);  // I4
     if (count == 0 && span->start < from) {  // it became one since the last call
@@ -353,12 +353,13 @@ const char* PageHeap::list_spans(PageId& from, SpanView* out, std::size_t& count
       continue;
     }
     MINITC_EXPECT(span->start == from);  // I4
+    const std::uint64_t color = span->state == SpanState::kLarge ? span->color() : 0;
     out[count] = {.start = from,
                   .length = span->length,
                   .state = span->state,
                   .cls = static_cast<std::uint8_t>(map_->class_at(from.address())),
                   .shard = static_cast<std::uint8_t>(span->shard()),
-                  .object_bytes = span->state == SpanState::kLarge ? span->object_bytes() : 0};
+                  .color = static_cast<std::uint16_t>(color)};
     MINITC_EXPECT((out[count].cls != 0) == (span->state == SpanState::kSmall));  // I4
     from = span->end();
     ++count;

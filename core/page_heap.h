@@ -47,9 +47,9 @@ struct SpanView {
   PageId start;
   PageCount length;
   SpanState state;
-  std::uint8_t cls;          // kSmall: the size class, else 0
-  std::uint8_t shard;        // kSmall
-  std::size_t object_bytes;  // kLarge: of its object, else 0
+  std::uint8_t cls;     // kSmall: the size class, else 0
+  std::uint8_t shard;   // kSmall
+  std::uint16_t color;  // kLarge: the bytes before its object, else 0
 };
 
 class PageHeap {

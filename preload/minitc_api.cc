@@ -110,7 +110,7 @@ int visit_span(const SpanView& span, std::size_t free_objects, void* context) {
       break;
     case SpanState::kLarge:
       seen.state = MINITC_SPAN_LARGE;
-      seen.object_bytes = span.object_bytes;
+      seen.object_bytes = seen.bytes - span.color;
       seen.objects = 1;
       break;
     case SpanState::kReturned:
