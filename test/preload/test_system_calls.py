@@ -65,12 +65,14 @@ def test_start_is_short(trace, build, lib):
 
 
 def test_start_costs_little(run_plain, build, lib):
-  """What each short-lived child pays. The least of six, since other load adds to it, or to what is
-  taken off it."""
+  """What each short-lived child pays: 0.3 ms, or 0.2 and twenty page faults, which may be twenty
+  times as dear as elsewhere. The least of six, since other load adds to it, or to what is taken off
+  it."""
   costs = []
   for _ in range(6):
     result = run_plain([build / "preload" / "start_cost", lib, "100"])
     assert result.returncode == 0, result.stderr
     costs.append([int(word) for word in result.stdout.split()])
-  wall_us, cpu_us, rss_kib = map(min, zip(*costs))
-  assert wall_us <= 300 and cpu_us <= 300 and rss_kib <= 300, costs
+  wall_us, cpu_us, rss_kib, faults_us = map(min, zip(*costs))
+  most_us = max(300, 200 + faults_us)
+  assert wall_us <= most_us and cpu_us <= most_us and rss_kib <= 300, costs
