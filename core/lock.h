@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -27,17 +28,13 @@ enum class LockRank : std::uint8_t { kThreads, kCentral, kPageHeap, kMetadata };
 // guard may be half changed, and nothing that locks may be called.
 inline bool inside_critical_section() { return t_ranks_held != 0; }
 
-// This thread's number as the holder of locks: from 1 on, in order of first use.
-inline std::uint32_t holder_number() {
-  [[gnu::tls_model("initial-exec")]] static constinit thread_local std::uint32_t t_number = 0;
-  static constinit std::atomic<std::uint32_t> last{0};
-  constexpr std::uint32_t kMax = (1U << 31) - 1;
-  if (t_number == 0) t_number = last.fetch_add(1, std::memory_order_relaxed) % kMax + 1;
-  return t_number;
-}
+// This thread as the holder of locks: an even number, not 0, that no other living thread has, also
+// across a fork. It is an address in its thread-local storage.
+inline std::uintptr_t this_holder() { return reinterpret_cast<std::uintptr_t>(&t_ranks_held); }
 
-// The futex word holds the holder's number and, as its lowest bit, whether others wait: one atomic
-// operation takes the lock and says who has it, also to a signal handler that comes right after.
+// The word holds its holder and, as its lowest bit, whether others wait: one atomic operation takes
+// the lock and says who has it, also to a signal handler that comes right after. The kernel looks
+// at the lower half alone: who sleeps on, as that of another holder is the same, is woken by that.
 template <LockRank R>
 class MINITC_CAPABILITY("mutex") RankedLock {
  public:
@@ -98,14 +95,17 @@ class MINITC_CAPABILITY("mutex") RankedLock {
   static constexpr unsigned kBit = static_cast<unsigned>(R);
   static constexpr int kSpins = 64;
   static constexpr std::size_t kWalkShare = 8;
-  static constexpr std::uint32_t kNobodyWaits = 0;
-  static constexpr std::uint32_t kOthersWait = 1;
+  static constexpr std::uintptr_t kNobodyWaits = 0;
+  static constexpr std::uintptr_t kOthersWait = 1;
+  static_assert(std::endian::native == std::endian::little, "a word begins with its lower half");
 
-  bool is_mine() const { return word_.load(std::memory_order_relaxed) >> 1 == holder_number(); }
+  bool is_mine() const {
+    return (word_.load(std::memory_order_relaxed) & ~kOthersWait) == this_holder();
+  }
 
-  bool try_take(std::uint32_t waiters) {
-    std::uint32_t expected = 0;
-    return word_.compare_exchange_strong(expected, holder_number() << 1 | waiters,
+  bool try_take(std::uintptr_t waiters) {
+    std::uintptr_t expected = 0;
+    return word_.compare_exchange_strong(expected, this_holder() | waiters,
                                          std::memory_order_acquire, std::memory_order_relaxed);
   }
 
@@ -116,20 +116,20 @@ class MINITC_CAPABILITY("mutex") RankedLock {
     }
     // Who has slept takes the lock as one that others wait for: it can't know that none does.
     while (!try_take(kOthersWait)) {
-      std::uint32_t held = word_.load(std::memory_order_relaxed);
+      std::uintptr_t held = word_.load(std::memory_order_relaxed);
       if (held == 0) continue;
       if ((held & kOthersWait) != 0 ||
           word_.compare_exchange_strong(held, held | kOthersWait, std::memory_order_relaxed)) {
-        futex_wait(word_, held | kOthersWait);
+        futex_wait(&word_, static_cast<std::uint32_t>(held | kOthersWait));
       }
     }
   }
 
   void give_up() {
-    if ((word_.exchange(0, std::memory_order_release) & kOthersWait) != 0) futex_wake_one(word_);
+    if ((word_.exchange(0, std::memory_order_release) & kOthersWait) != 0) futex_wake_one(&word_);
   }
 
-  std::atomic<std::uint32_t> word_{0};
+  std::atomic<std::uintptr_t> word_{0};
   std::uint32_t depth_ = 0;       // holder only: lock() calls while held for fork
   bool for_fork_ = false;         // holder only
   std::uint32_t until_walk_ = 0;  // holder only: releases without a walk

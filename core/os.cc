@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 
 #ifndef MADV_POPULATE_WRITE  // Linux 5.14
@@ -335,16 +336,16 @@ void sleep_ms(std::size_t ms) {
   system_call(SYS_nanosleep, as_long(&time), 0, 0);
 }
 
-void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected) {
-  system_call(SYS_futex, as_long(&word), FUTEX_WAIT_PRIVATE, static_cast<long>(expected));
+void futex_wait(const void* word, std::uint32_t expected) {
+  system_call(SYS_futex, as_long(word), FUTEX_WAIT_PRIVATE, static_cast<long>(expected));
 }
 
-void futex_wake_one(const std::atomic<std::uint32_t>& word) {
-  system_call(SYS_futex, as_long(&word), FUTEX_WAKE_PRIVATE, 1);
+void futex_wake_one(const void* word) {
+  system_call(SYS_futex, as_long(word), FUTEX_WAKE_PRIVATE, 1);
 }
 
-void futex_wake_all(const std::atomic<std::uint32_t>& word) {
-  system_call(SYS_futex, as_long(&word), FUTEX_WAKE_PRIVATE, INT_MAX);
+void futex_wake_all(const void* word) {
+  system_call(SYS_futex, as_long(word), FUTEX_WAKE_PRIVATE, INT_MAX);
 }
 
 }  // namespace minitc

@@ -4,7 +4,6 @@
 // wrappers with code that allocates, and a direct call leaves errno alone.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -97,9 +96,10 @@ std::size_t process_id();
 
 void sleep_ms(std::size_t ms);
 
-// Sleeps while `word` is `expected`, at most until woken; may return at any time.
-void futex_wait(const std::atomic<std::uint32_t>& word, std::uint32_t expected);
-void futex_wake_one(const std::atomic<std::uint32_t>& word);
-void futex_wake_all(const std::atomic<std::uint32_t>& word);
+// Sleeps while the 32 bits at `word`, which is aligned to them, are `expected`, at most until
+// woken; may return at any time.
+void futex_wait(const void* word, std::uint32_t expected);
+void futex_wake_one(const void* word);
+void futex_wake_all(const void* word);
 
 }  // namespace minitc

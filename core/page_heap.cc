@@ -95,7 +95,7 @@ PageHeap::Shortage PageHeap::shortage_locked(PageCount pages) {
   bool may_wait = !lock_.is_held_for_fork();
   shortage.may_end = is_limited || committed_locked() + returned_.pages() + returning_ >= pages;
   for (Span* run = returning_runs_.front(); run != nullptr; run = run->next) {
-    const bool is_own = run->returned_by() == holder_number();
+    const bool is_own = run->returned_by() == this_holder();
     may_wait = may_wait && !is_own;
     shortage.others_return = shortage.others_return || !is_own;
   }
@@ -112,7 +112,7 @@ bool PageHeap::may_end(const Shortage& shortage) {
   const auto none_ended = [&] {
     return returns_.load(std::memory_order_relaxed) == shortage.returns;
   };
-  while (shortage.others_return && none_ended()) futex_wait(returns_, shortage.returns);
+  while (shortage.others_return && none_ended()) futex_wait(&returns_, shortage.returns);
   return !none_ended();
 }
 

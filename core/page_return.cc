@@ -11,7 +11,7 @@ std::size_t PageHeap::trim() { return return_excess(Keep::kNothing).bytes(); }
 void PageHeap::adopt_returning() {
   for (Span* run = returning_runs_.front(); run != nullptr;) {
     Span* const next = run->next;
-    if (run->returned_by() != holder_number()) end_return_locked(run, /*returned=*/false);
+    if (run->returned_by() != this_holder()) end_return_locked(run, /*returned=*/false);
     run = next;
   }
 }
@@ -106,7 +106,7 @@ PageCount PageHeap::unit_locked(Keep keep) const {
 
 void PageHeap::begin_return_locked(Span* run) {
   run->become(SpanState::kReturning);
-  run->returned_by() = holder_number();
+  run->returned_by() = this_holder();
   returning_ += run->length;
   returning_runs_.push(run);
 }
@@ -132,7 +132,7 @@ void PageHeap::end_return_locked(Span* run, bool returned) {
   returns_.fetch_add(1, std::memory_order_relaxed);
   if (!return_awaited_) return;
   return_awaited_ = false;
-  futex_wake_all(returns_);
+  futex_wake_all(&returns_);
 }
 
 bool PageHeap::age(std::uint32_t now_ms) {

@@ -116,15 +116,15 @@ MINITC_COLD void RegionPool::die_of_cleanup(const char* function) {
   die(Text() << function << '(' << this << "): called by a cleanup function of the same pool");
 }
 
-bool RegionPool::enter(std::uint32_t& outer) {
-  outer = user_.exchange(holder_number(), std::memory_order_relaxed);
-  if (outer != 0 && outer != holder_number()) {
+bool RegionPool::enter(std::uintptr_t& outer) {
+  outer = user_.exchange(this_holder(), std::memory_order_relaxed);
+  if (outer != 0 && outer != this_holder()) {
     die(Text() << "pool " << this << ": used by two threads at a time");
   }
   return true;
 }
 
-bool RegionPool::leave(std::uint32_t outer) {
+bool RegionPool::leave(std::uintptr_t outer) {
   user_.store(outer, std::memory_order_relaxed);
   return true;
 }

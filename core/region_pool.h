@@ -109,13 +109,13 @@ class alignas(kMinAlign) RegionPool {
 
    private:
     [[maybe_unused]] RegionPool& pool_;
-    [[maybe_unused]] std::uint32_t outer_ = 0;
+    [[maybe_unused]] std::uintptr_t outer_ = 0;
   };
 
   RegionPool(Heap& heap, Chunk* first);
 
-  bool enter(std::uint32_t& outer);
-  bool leave(std::uint32_t outer);
+  bool enter(std::uintptr_t& outer);
+  bool leave(std::uintptr_t outer);
   Chunk* first() const { return reinterpret_cast<Chunk*>(const_cast<RegionPool*>(this)) - 1; }
   char* first_block() { return reinterpret_cast<char*>(this + 1); }
   void empty(Chunk* chunk);
@@ -158,7 +158,7 @@ class alignas(kMinAlign) RegionPool {
   std::size_t counted_bytes_ = 0;  // in the heap's totals
   bool is_clearing_ = false;       // cleanup functions are running
   std::uint8_t resets_left_ = kPoolPeakResets;  // until the peak is forgotten
-  std::atomic<std::uint32_t> user_{0};          // debug builds: the thread inside a call, or 0
+  std::atomic<std::uintptr_t> user_{0};         // debug builds: the thread inside a call, or 0
 };
 
 }  // namespace minitc

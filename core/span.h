@@ -84,7 +84,7 @@ struct Span {
   // One word of each is kept here; more are a block of the arena, `free` first.
   std::uint64_t* bits = nullptr;
   std::uint64_t own_bits[2] = {};
-  // kReturning: the holder_number() of the thread that returns it.
+  // kReturning: this_holder() of the thread that returns it.
   std::uint64_t& returned_by() { return own_bits[0]; }
   // kLarge: the bytes from the start to the object.
   std::uint64_t& color() { return own_bits[1]; }

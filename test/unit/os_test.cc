@@ -565,12 +565,12 @@ TEST_CASE("os: a line that is cut off is still a line") {
 
 TEST_CASE("os: a wait ends at once if the word has changed, and when it is woken") {
   std::atomic<std::uint32_t> word{1};
-  futex_wait(word, 2);
+  futex_wait(&word, 2);
   std::thread waker([&word] {
     word.store(2, std::memory_order_release);
-    futex_wake_one(word);
+    futex_wake_one(&word);
   });
-  while (word.load(std::memory_order_acquire) == 1) futex_wait(word, 1);
+  while (word.load(std::memory_order_acquire) == 1) futex_wait(&word, 1);
   waker.join();
   CHECK(word.load() == 2);
 }
