@@ -58,6 +58,9 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
   fixed_bound_ = PageCount::of_bytes(options.free_bound);
   soft_limit_ = limit(options.soft_limit);
   hard_limit_ = limit(options.hard_limit);
+  if (hard_limit_ != kNoLimit) {  // the description of what is acquired may bring a chunk
+    hard_limit_ -= std::min(hard_limit_, PageCount::of_bytes(kMetadataChunkBytes));
+  }
   huge_pages_ = options.huge_pages;
   offers_ = options.release == Options::kOffer;
   const LockGuard guard(lock_, *this);

@@ -1098,8 +1098,7 @@ TEST_CASE("heap: at the hard limit a request fails, whatever holds the rest, and
     const Snapshot s = f.snapshot();
     const std::size_t held = s.live + s.thread_cached + s.central + s.page_heap_free + s.metadata;
     const std::size_t map_bytes = s.metadata / (1 << 20) >= 2 ? std::size_t{9} << kLeafShift : 0;
-    // The last pages may have brought a chunk of metadata with them.
-    CHECK(held - map_bytes <= options.hard_limit + kMetadataChunkBytes);
+    CHECK(held - map_bytes <= options.hard_limit);
     CHECK(s.live > options.hard_limit / 10 * 8);
     CHECK(f.heap->resize(objects[0], options.hard_limit) == nullptr);
     CHECK(all_bytes_are(objects[0], bytes, 9));
