@@ -90,25 +90,28 @@ bool unmap(void* start, std::size_t bytes) {
   return !failed(system_call(SYS_munmap, as_long(start), static_cast<long>(bytes), 0));
 }
 
+bool drop(void* start, std::size_t bytes) {
+  return !failed(system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), MADV_DONTNEED));
+}
+
 // Some emulators accept MADV_DONTNEED and do nothing: always, or for all that is not whole pages of
 // a machine whose pages are longer than they say. So a caller looks at its own pages, which are
-// free and may be written, until a range that is aligned no better than need be has read as zeros.
+// free and may be written, until the least that may be returned has read as zeros. That is tried
+// first, and dropped again with the rest: a look may bring a huge page.
 bool decommit(void* start, std::size_t bytes) {
   static std::atomic<bool> trusted{false};
 
-  const bool doubts = !trusted.load(std::memory_order_relaxed);
-  volatile char* const probe = static_cast<char*>(start);
-  if (doubts) *probe = 1;
-  if (failed(system_call(SYS_madvise, as_long(start), static_cast<long>(bytes), MADV_DONTNEED))) {
-    return false;
-  }
-  if (!doubts) return true;
-  if (*probe != 0) return false;
-  const std::size_t least = std::max(kPageBytes, getauxval(AT_PAGESZ));
-  if (((reinterpret_cast<std::uintptr_t>(start) | bytes) & least) != 0) {
+  const auto reads_as_zero = [start](std::size_t length) {
+    volatile char* const probe = static_cast<char*>(start);
+    *probe = 1;
+    return drop(start, length) && *probe == 0;
+  };
+  if (!trusted.load(std::memory_order_relaxed)) {
+    const std::size_t least = std::max(kPageBytes, getauxval(AT_PAGESZ));
+    if (!reads_as_zero(std::min(bytes, least))) return reads_as_zero(bytes);
     trusted.store(true, std::memory_order_relaxed);
   }
-  return true;
+  return drop(start, bytes);
 }
 
 bool offer(void* start, std::size_t bytes) {

@@ -285,6 +285,20 @@ TEST_CASE("alone: a kernel that decommits the least there is is not doubted any 
   CHECK(os.decommit(memory, kBytes));
 }
 
+// The look at the first byte brings a page, or a huge one.
+TEST_CASE("alone: what was looked at is dropped with the rest", "[.alone]") {
+  const Os os = kernel_os();
+  char* const memory = reinterpret_cast<char*>(
+      align_up(reinterpret_cast<std::uintptr_t>(reserve(os, 2 * kHugePageBytes)), kHugePageBytes));
+  os.want_huge_pages(memory, kHugePageBytes, true);
+  memset(memory, 5, kHugePageBytes);
+  CHECK(os.decommit(memory, kHugePageBytes));
+  std::vector<unsigned char> has_memory(kHugePageBytes / os.page_bytes);
+  REQUIRE(mincore(memory, kHugePageBytes, has_memory.data()) == 0);
+  CHECK(std::count_if(has_memory.begin(), has_memory.end(), [](auto b) { return (b & 1) != 0; }) ==
+        0);
+}
+
 TEST_CASE("alone: a refusal does not decide what later calls find", "[.alone]") {
   const Os os = kernel_os();
   char* const memory = reserve(os, kBytes);
