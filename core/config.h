@@ -128,9 +128,11 @@ inline constexpr std::size_t kMinFreeBound = 32 * 1024 * 1024;
 inline constexpr std::size_t kFreeBoundShift = 3;
 // Or as many as were free, and taken again, in so many milliseconds.
 inline constexpr std::uint32_t kReuseMs = 32;
-// When the pages in use grow: in bytes, or as this part of the most that was ever in use.
+// When the pages in use grow: in bytes, or as this part of the most that was ever in use; where a
+// first touch brings a huge page, as this one.
 inline constexpr std::size_t kMinPeakBound = 16 * 1024 * 1024;
 inline constexpr std::size_t kPeakBoundPart = 6;
+inline constexpr std::size_t kHugePeakBoundPart = 24;
 // Free runs, from the shortest on, of which an aligned block takes the first that lies well.
 inline constexpr std::size_t kAlignedLooks = 32;
 // Runs that are returned to the OS between two times that the lock is taken. When there are too
@@ -145,9 +147,15 @@ inline constexpr std::size_t kMaxHalves = kReturnBatch / 2;
 // Of pages that nobody has needed for so long, in milliseconds, this part is returned.
 inline constexpr std::uint32_t kAgeMs = 250;
 inline constexpr std::size_t kAgedPart = 2;
-// The kernel's huge pages. When so many bytes, and this fraction of what is in use, as a shift,
-// have gone back in shorter pieces the heap does without, if the kernel is to decide.
+// The kernel's huge pages. A heap asks for them when so many bytes are in use, since one that is
+// used in part is then a small fraction of it, most of them in large blocks, and this part of those
+// was freed and had been written to, in so many places each.
 inline constexpr std::size_t kHugePageBytes = 2 * 1024 * 1024;
+inline constexpr std::size_t kMinHugeBytes = 32 * 1024 * 1024;
+inline constexpr std::size_t kWrittenPart = 8;
+inline constexpr std::size_t kBlockLooks = 4;
+// When so many bytes, and this fraction of what is in use, as a shift, are returned in shorter
+// pieces than huge pages, the heap does without. None of this if the user decides.
 inline constexpr std::size_t kMinPieceBytes = 4 * 1024 * 1024;
 inline constexpr std::size_t kPieceShift = 3;
 // Above the soft limit, what the upper tiers hold is asked for again after growth by this part.
@@ -165,25 +173,12 @@ inline constexpr std::size_t kMinColoredBytes = 256 * 1024;
 // A block of at least this many bytes that outgrows its place has its pages moved by mremap; a
 // smaller one is copied, which is cheaper than the system call and the faults (docs/decisions.md).
 inline constexpr std::size_t kMoveBytes = 512 * 1024;
-// The least block, in bytes, that is filled by moving pages there, and the least part of it: a call
-// takes as long as some ten first touches, and shorter runs are soon of no use to others.
-inline constexpr std::size_t kMinFilledBytes = 2 * 1024 * 1024;
-inline constexpr std::size_t kMinPartBytes = 256 * 1024;
-// And so many parts at the most.
-inline constexpr std::size_t kMostParts = 32;
-// Until so many bytes were in use at once, three times kMinFreeBound, none: there that may stay
-// free, and filled blocks, whose runs join no others, would leave it in pieces.
-inline constexpr std::size_t kSmallPeakBytes = 96 * 1024 * 1024;
 // How often an allocation that the OS refuses to serve looks again for what this thread or another
 // has returned meanwhile. A bound, since others may take it first each time.
 inline constexpr std::size_t kMaxTries = 16;
 // Runs and blocks of moved pages, at a time: each may be a kernel mapping of its own, of which a
 // process has 65,530 by default.
 inline constexpr std::size_t kMaxMoved = 16384;
-// No more blocks are filled from so many on.
-inline constexpr std::size_t kMaxFilled = kMaxMoved / 4;
-// Fills in a row that the OS refuses, until no more are tried.
-inline constexpr std::uint32_t kMaxRefused = 8;
 // Moves whose target was lost, until no more are tried.
 inline constexpr std::size_t kMaxLost = 4;
 

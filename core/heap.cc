@@ -129,11 +129,10 @@ void* Heap::allocate_large(std::size_t bytes, std::size_t alignment, bool zeroed
   const PageCount pages = is_colored ? colored_pages(bytes) : PageCount::of_bytes(bytes);
   const std::size_t room = is_colored ? pages.bytes() - bytes : 0;
   const PageCount aligned = PageCount::of_bytes(alignment);
-  const auto fill = zeroed ? PageHeap::Fill::kNo : PageHeap::Fill::kYes;
-  Span* span = pages_.acquire_large(pages, aligned, fill, room);
+  Span* span = pages_.acquire_large(pages, aligned, room);
   if (span == nullptr && pages <= pages_.servable()) {
     gather();
-    span = pages_.acquire_large(pages, aligned, fill, room);
+    span = pages_.acquire_large(pages, aligned, room);
   }
   if (span == nullptr) return nullptr;
   if (zeroed) pages_.clear(span, bytes);
@@ -225,7 +224,7 @@ void* Heap::resize_large(Span* span, std::size_t bytes) {
 Span* Heap::acquire_roomy(std::size_t bytes) {
   const PageCount pages = colored_pages(bytes);
   const auto acquire = [&](PageCount length) {
-    return pages_.acquire_large(length, kOnePage, PageHeap::Fill::kNo, pages.bytes() - bytes);
+    return pages_.acquire_large(length, kOnePage, pages.bytes() - bytes);
   };
   Span* const span = acquire(pages + PageCount{pages.value / 8});
   return span != nullptr ? span : acquire(pages);
@@ -383,7 +382,7 @@ void Heap::tick() {
   if (!have_passed(kTickMs, last, now)) return;
   if (!share_.ticked_ms.compare_exchange_strong(last, now, std::memory_order_relaxed)) return;
   const bool is_time = pages_.age(now);
-  if (is_time) pages_.avoid_huge_pages();
+  pages_.review_huge_pages();
   if (is_time && pages_.returns_quiet()) {
     quiet_left_.store(shards_.all().size(), std::memory_order_relaxed);
   }

@@ -16,14 +16,11 @@
 #include <atomic>
 #include <bit>
 
+#ifndef MADV_POPULATE_READ  // Linux 5.14
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef MADV_POPULATE_WRITE  // Linux 5.14
 #define MADV_POPULATE_WRITE 23
-#endif
-#ifndef MADV_COLD  // Linux 5.4
-#define MADV_COLD 20
-#endif
-#ifndef MREMAP_DONTUNMAP  // Linux 5.7
-#define MREMAP_DONTUNMAP 4
 #endif
 #ifndef MAP_FIXED_NOREPLACE  // Linux 4.17; an older kernel takes the address for a hint
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -133,6 +130,14 @@ void populate(void* start, std::size_t bytes) {
   if (failed(result)) refused.store(true, std::memory_order_relaxed);
 }
 
+// It has memory then, if only to be read.
+bool can_read(const void* page) {
+  const std::size_t bytes = getauxval(AT_PAGESZ);
+  const auto start = align_down(reinterpret_cast<std::uintptr_t>(page), bytes);
+  return !failed(system_call(SYS_madvise, static_cast<long>(start), static_cast<long>(bytes),
+                             MADV_POPULATE_READ));
+}
+
 std::uint32_t now_ms() { return static_cast<std::uint32_t>(processor_ms()); }
 
 // The mask of any machine so far is shorter; the kernel refuses one that is shorter than its own.
@@ -153,40 +158,20 @@ bool map_hole(void* start, std::size_t bytes) {
   return false;
 }
 
-// The kernel refuses a range of several mappings with EFAULT, until Linux 6.16 after it has
-// unmapped the target, later only if the length changes. If the target can't be mapped again, it
-// may be as it was, or another thread's by now: it is given up.
-Move remap(void* from, std::size_t bytes, void* to, std::size_t to_bytes, int flags) {
+// The target becomes one mapping with the pages, so that it can be moved again. The kernel refuses
+// a range of several mappings with EFAULT, until Linux 6.16 after it has unmapped the target, later
+// only if the length changes. If the target can't be mapped again, it may be as it was, or another
+// thread's by now: it is given up.
+Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
   const long result =
       system_call(SYS_mremap, as_long(from), static_cast<long>(bytes), static_cast<long>(to_bytes),
-                  MREMAP_MAYMOVE | MREMAP_FIXED | flags, as_long(to));
-  if (!failed(result)) return Move::kDone;
+                  MREMAP_MAYMOVE | MREMAP_FIXED, as_long(to));
+  if (!failed(result)) return map_hole(from, bytes) ? Move::kDone : Move::kSourceLost;
   if (result != -EFAULT && result != -ENOMEM && result != -EAGAIN) return Move::kRefused;
   return map_hole(to, to_bytes) ? Move::kRefused : Move::kTargetLost;
 }
 
-// The target becomes one mapping with the pages, so that it can be moved again.
-Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
-  const Move result = remap(from, bytes, to, to_bytes, 0);
-  return result == Move::kDone && !map_hole(from, bytes) ? Move::kSourceLost : result;
-}
-
 bool renew(void* start, std::size_t bytes) { return map(start, bytes, MAP_FIXED) == start; }
-
-// MADV_COLD changes nothing that shows, and is refused for locked memory.
-bool is_locked(const void* page) {
-  return failed(system_call(SYS_madvise, as_long(page), static_cast<long>(kPageBytes), MADV_COLD));
-}
-
-// What stays at `from` reads as zeros. It is mapped over, so that it is no mapping of its own any
-// more, and since an emulator may think that it is gone; if that is refused it is still there.
-// MREMAP_DONTUNMAP unlocks all of the source's mapping, also what is not moved.
-Move transfer(void* from, std::size_t bytes, void* to) {
-  if (is_locked(from)) return Move::kRefused;
-  const Move result = remap(from, bytes, to, bytes, MREMAP_DONTUNMAP);
-  if (result == Move::kDone) renew(from, bytes);
-  return result;
-}
 
 // Whether the kernel lets a process have so much: by default not what is more than the machine has,
 // but of a mapping without a reservation nobody asks that.
@@ -224,8 +209,8 @@ Os kernel_os() {
             .offer = offer,
             .want_huge_pages = want_huge_pages,
             .populate = populate,
+            .can_read = can_read,
             .move = move,
-            .transfer = transfer,
             .renew = renew,
             .now_ms = now_ms,
             .processors = processors,
@@ -306,9 +291,10 @@ void die(const Text& text) {
 }
 
 void die_of_check(const char* failed) {
-  Text text;
-  text << "internal error: " << failed;
-  die(text);
+  Text line;  // no second one, as die() has: this is where the stack is deepest
+  line << "libminitc: internal error: " << failed;
+  print_line(line.end_line());
+  abort();
 }
 
 bool append_to_file(const char* path, const char* data, std::size_t bytes) {

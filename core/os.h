@@ -46,13 +46,12 @@ struct Os {
   // Gets memory for a range that will be written to soon: one call instead of a fault for each
   // page. A hint. Start and length are multiples of page_bytes.
   void (*populate)(void* start, std::size_t bytes);
+  // Whether a page of the OS can be read, by its first byte or any other. False if it refuses to
+  // tell.
+  bool (*can_read)(const void* page);
   // Moves the pages of [from, from + bytes) to the beginning of [to, to + to_bytes), a longer range
   // whose own pages are dropped; what follows them there reads as zeros.
   Move (*move)(void* from, std::size_t bytes, void* to, std::size_t to_bytes);
-  // Moves the pages of [from, from + bytes) to `to`, whose own pages are dropped. Never
-  // kSourceLost; kRefused by kernels before Linux 5.7, by most emulators, and for memory that
-  // is locked.
-  Move (*transfer)(void* from, std::size_t bytes, void* to);
   // Drops the pages of the range and makes it one mapping that reads as zeros. False if refused;
   // the range is then as it was.
   bool (*renew)(void* start, std::size_t bytes);

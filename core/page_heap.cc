@@ -62,6 +62,9 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
     hard_limit_ -= std::min(hard_limit_, PageCount::of_bytes(kMetadataChunkBytes));
   }
   huge_pages_ = options.huge_pages;
+  asked_ = huge_pages_ == Options::kYes  ? HugePages::kWanted
+           : huge_pages_ == Options::kNo ? HugePages::kAvoided
+                                         : HugePages::kNothing;
   offers_ = options.release == Options::kOffer;
   const LockGuard guard(lock_, *this);
   aged_ms_ = reused_ms_ = os.now_ms();
@@ -136,27 +139,20 @@ void PageHeap::populate(const SpanList& spans) const {
   if (is_whole(start, length)) os_->populate(start.ptr(), length.bytes());
 }
 
-Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, Fill fill,
-                              std::size_t color_room) {
-  for (;; fill = Fill::kNo) {
-    Span* span = nullptr;
-    Filling filling;
-    acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
-      span = take_locked(pages, alignment, fill);
-      if (span == nullptr) return false;
-      if (may_fill_locked(pages, fill) && span->state == SpanState::kReturned) {
-        begin_fill_locked(span, filling);
-      }
-      put_in_use_locked(span, SpanState::kLarge, filling.pages);
-      span->color() = color_of(span->start, color_room);
-      stats_.large += span->length;
-      ++stats_.large_count;
-      ++stats_.large_acquired;
-      stats_.large_acquired_pages += span->length;
-      return true;
-    });
-    if (filling.count == 0 || end_fill(span, filling)) return span;
-  }
+Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, std::size_t color_room) {
+  Span* span = nullptr;
+  acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    span = take_locked(pages, alignment);
+    if (span == nullptr) return false;
+    put_in_use_locked(span, SpanState::kLarge);
+    span->color() = color_of(span->start, color_room);
+    stats_.large += span->length;
+    ++stats_.large_count;
+    ++stats_.large_acquired;
+    stats_.large_acquired_pages += span->length;
+    return true;
+  });
+  return span;
 }
 
 void PageHeap::release_small(SpanList& spans) {
@@ -173,13 +169,12 @@ void PageHeap::release_small(SpanList& spans) {
 }
 
 Finding PageHeap::release_large(void* ptr) {
+  note_if_written(ptr);
   bool excess = false;
   {
     const LockGuard guard(lock_, *this);
-    Span* const span = map_->span_at(PageId::of(ptr));
-    if (span == nullptr || span->state != SpanState::kLarge || span->object() != ptr) {
-      return find_locked(ptr);
-    }
+    Span* const span = large_at_locked(ptr);
+    if (span == nullptr) return find_locked(ptr);
     stats_.large -= span->length;
     --stats_.large_count;
     put_back_locked(span, SpanState::kFree);
@@ -197,7 +192,7 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
   bool excess;
   {
     const LockGuard guard(lock_, *this);
-    Span* const tail = split_large_locked(span, pages);
+    Span* const tail = split_locked(span, pages);
     if (tail == nullptr) return false;
     stats_.large -= tail->length;
     put_back_locked(tail, SpanState::kFree);
@@ -242,7 +237,7 @@ bool PageHeap::extend_locked(Span* span, Span* next, PageCount extra) {
     }
     insert_locked(rest);
   }
-  note_taken_locked(next->state, extra, PageCount{});
+  note_taken_locked(next->state, extra);
   merge_locked(span, next);
   stats_.in_use += extra;
   stats_.large += extra;
@@ -286,10 +281,9 @@ PageHeapStats PageHeap::stats() {
 
 // --- Under the lock ----------------------------------------------------------------------------
 
-// `filled` pages of it get the memory of others.
-void PageHeap::put_in_use_locked(Span* run, SpanState state, PageCount filled) {
+void PageHeap::put_in_use_locked(Span* run, SpanState state) {
   run->zero = run->state == SpanState::kReturned && !offers_;
-  note_taken_locked(run->state, run->length, filled);
+  note_taken_locked(run->state, run->length);
   MINITC_ASSERT(!run->zero || (*run->start.ptr() == 0 && run->end().ptr()[-1] == 0));  // I6
   run->become(state);
   stats_.in_use += run->length;
@@ -311,9 +305,14 @@ void PageHeap::note_use_locked() {
 void PageHeap::put_back_locked(Span* span, SpanState state) {
   stats_.in_use -= span->length;
   span->become(state);
-  free_filled_locked(span);
-  if (span->length == PageCount{}) return arena_->destroy(span);
   insert_locked(coalesce_locked(span));
+}
+
+// The span of the large object that begins at `ptr`, or null.
+Span* PageHeap::large_at_locked(const void* ptr) const {
+  Span* const span = map_->span_at(PageId::of(ptr));
+  const bool is_large = span != nullptr && span->state == SpanState::kLarge;
+  return is_large && span->object() == ptr ? span : nullptr;
 }
 
 Finding PageHeap::find_locked(const void* ptr) {

@@ -64,11 +64,8 @@ class PageHeap {
   SpanList acquire_small(unsigned cls, std::size_t wanted, unsigned shard = 0)
       MINITC_EXCLUDES(lock_);
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
-  // null if the OS refuses. kYes: where no free run is long enough, pages of several are moved into
-  // it; not for what should read as zeros, or is to be the target of move_pages(). The object may
-  // begin up to `color_room` bytes behind the start.
-  enum class Fill : bool { kNo, kYes };
-  Span* acquire_large(PageCount pages, PageCount alignment, Fill fill, std::size_t color_room = 0)
+  // null if the OS refuses. The object may begin up to `color_room` bytes behind the start.
+  Span* acquire_large(PageCount pages, PageCount alignment, std::size_t color_room = 0)
       MINITC_EXCLUDES(lock_);
   // Gets memory for what acquire_small() gave, if it has none yet.
   void populate(const SpanList& spans) const;
@@ -108,9 +105,9 @@ class PageHeap {
   // Returns part of what has been free for long. To be called now and then; `now_ms` as Os::now_ms.
   // False if nothing was done, since it is less than kAgeMs since something was.
   bool age(std::uint32_t now_ms) MINITC_EXCLUDES(lock_);
-  // If the kernel is to decide on huge pages, and much has been returned in shorter pieces: from
-  // now on there are none, as it would fill them for each that it makes. To be called now and then.
-  void avoid_huge_pages() MINITC_EXCLUDES(lock_);
+  // If the user leaves it to the library: asks for huge pages if the heap is large and written to,
+  // and for none if it has returned much in shorter pieces. To be called now and then.
+  void review_huge_pages() MINITC_EXCLUDES(lock_);
   // True once after what is in use has grown above the soft limit, and each time it grew on: what
   // the tiers above hold is wanted back.
   bool take_pressure() {
@@ -144,13 +141,8 @@ class PageHeap {
     kAtPeak,  // as many as there may be beside what is in use when that grows
   };
 
-  // Runs on their way into a new span, and the parts of it that their pages will be.
-  struct Filling {
-    std::size_t count = 0;
-    PageCount pages;
-    Span* runs[kMostParts];
-    Span* targets[kMostParts];
-  };
+  // What is asked of the kernel for all that is mapped.
+  enum class HugePages : std::uint8_t { kNothing, kWanted, kAvoided };
 
   // Addresses in a row that came from the OS.
   struct Area {
@@ -186,16 +178,22 @@ class PageHeap {
   bool acquire(PageCount pages, Take&& take) MINITC_EXCLUDES(lock_);
   void take_small_locked(unsigned cls, std::size_t wanted, unsigned shard, SpanList& spans)
       MINITC_REQUIRES(lock_);
-  Span* take_locked(PageCount pages, PageCount alignment, Fill fill) MINITC_REQUIRES(lock_);
+  Span* take_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
   Span* run_at_locked(PageId page, SpanState state) const MINITC_REQUIRES(lock_);
   Span* join_locked(PageCount pages) MINITC_REQUIRES(lock_);
-  Span* take_neighbours_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  void annex_locked(Span* run, PageCount before, PageCount after) MINITC_REQUIRES(lock_);
   static unsigned kept_for(unsigned cls, unsigned shard) { return shard * kNumClasses + cls; }
   Span* take_kept_locked(unsigned list) MINITC_REQUIRES(lock_);
   void keep_locked(Span* span) MINITC_REQUIRES(lock_);
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* fit_committed_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  void ask_locked(HugePages what) MINITC_REQUIRES(lock_);
+  bool has_many_pieces_locked() const MINITC_REQUIRES(lock_);
+  void review_before_growth_locked(PageCount block) MINITC_REQUIRES(lock_);
+  bool is_written_locked(PageCount more) const MINITC_REQUIRES(lock_);
+  void note_if_written(const void* ptr) MINITC_EXCLUDES(lock_);
+  void round_to_huge_pages_locked(Span* run) MINITC_REQUIRES(lock_);
   void note_area_locked(PageId start, PageCount length) MINITC_REQUIRES(lock_);
   Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
   Span* cut_locked(Span* run, PageCount head, PageCount pages) MINITC_REQUIRES(lock_);
@@ -207,11 +205,13 @@ class PageHeap {
     run->list_in(round());
     index_of(run).insert(run);
   }
-  void put_in_use_locked(Span* run, SpanState state, PageCount filled) MINITC_REQUIRES(lock_);
+  void put_in_use_locked(Span* run, SpanState state) MINITC_REQUIRES(lock_);
   void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
+  Span* large_at_locked(const void* ptr) const MINITC_REQUIRES(lock_);
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
   PageCount bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
   PageCount own_bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
+  PageCount beside_peak_locked() const MINITC_REQUIRES(lock_);
   // What counts for the limits, but for free pages: spans in use and metadata.
   PageCount held_locked() const MINITC_REQUIRES(lock_) {
     return stats_.in_use + PageCount::of_bytes(arena_->reserved_bytes());
@@ -226,7 +226,7 @@ class PageHeap {
   bool has_excess_locked(Keep keep) const MINITC_REQUIRES(lock_) {
     return committed_locked() > bound_locked(keep);
   }
-  void note_taken_locked(SpanState state, PageCount pages, PageCount filled) MINITC_REQUIRES(lock_);
+  void note_taken_locked(SpanState state, PageCount pages) MINITC_REQUIRES(lock_);
   void miss_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_excess_locked(PageCount bound, Keep keep) MINITC_REQUIRES(lock_);
   PageCount unit_locked(Keep keep) const MINITC_REQUIRES(lock_);
@@ -234,20 +234,11 @@ class PageHeap {
   Span* halve_locked(Span* run, Keep keep) MINITC_REQUIRES(lock_);
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
   void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
-  // What renew() maps over forgets what was asked for; what is only offered may be gone.
-  bool may_fill_locked(PageCount pages, Fill fill) const MINITC_REQUIRES(lock_) {
-    return fill == Fill::kYes && pages.bytes() >= kMinFilledBytes &&
-           stats_.peak >= PageCount::of_bytes(kSmallPeakBytes) && fills_refused_ < kMaxRefused &&
-           may_move_locked(kMaxFilled) && !offers_ && huge_pages_ == Options::kAuto;
+  bool may_move_locked() const MINITC_REQUIRES(lock_) {
+    return mappings_ < kMaxMoved && lost_targets_ < kMaxLost;
   }
-  void begin_fill_locked(const Span* span, Filling& filling) MINITC_REQUIRES(lock_);
-  bool end_fill(Span* span, const Filling& filling) MINITC_EXCLUDES(lock_);
-  void free_filled_locked(Span* span) MINITC_REQUIRES(lock_);
-  Span* split_large_locked(Span* span, PageCount pages) MINITC_REQUIRES(lock_);
-  bool may_move_locked(std::size_t most) const MINITC_REQUIRES(lock_);
   void begin_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
   void end_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
-  void part_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
   std::size_t parts_beside_locked(const Span* run) const MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
   // A mapping of its own goes with its pages, so that mappings do not add up. Where there are too
@@ -259,14 +250,20 @@ class PageHeap {
     }
     return give_back(run->start.ptr(), run->length.bytes());
   }
-  // Asks for what the user wants of a new mapping.
+  // Asks for what is wanted of a new mapping.
   void advise(PageId start, PageCount length) const {
-    if (lets_kernel_decide()) return;
-    os_->want_huge_pages(start.ptr(), length.bytes(), huge_pages_ == Options::kYes);
+    const HugePages asked = asked_.load(std::memory_order_relaxed);
+    if (asked == HugePages::kNothing) return;
+    os_->want_huge_pages(start.ptr(), length.bytes(), asked == HugePages::kWanted);
   }
-  bool lets_kernel_decide() const {
-    return huge_pages_ == Options::kAuto && !avoids_huge_pages_.load(std::memory_order_relaxed);
+  bool wants_huge_pages() const {
+    return asked_.load(std::memory_order_relaxed) == HugePages::kWanted;
   }
+  bool avoids_huge_pages() const {
+    return asked_.load(std::memory_order_relaxed) == HugePages::kAvoided;
+  }
+  // Whether either may change.
+  bool chooses_huge_pages() const { return huge_pages_ == Options::kAuto; }
   bool give_back(void* start, std::size_t bytes) const {
     return (offers_ ? os_->offer : os_->decommit)(start, bytes);
   }
@@ -289,9 +286,10 @@ class PageHeap {
   bool offers_ = false;         // memory is offered to the OS, not decommitted
   std::size_t huge_pages_ = 0;  // Options::kNo, kYes or kAuto
 
-  std::atomic<bool> avoids_huge_pages_{false};      // kAuto: as kNo from now on
-  std::atomic<std::size_t> bytes_in_pieces_{0};     // returned in pieces shorter than a huge page
-  Area* areas_ MINITC_GUARDED_BY(lock_) = nullptr;  // kAuto: all, until those are avoided
+  std::atomic<HugePages> asked_{HugePages::kNothing};
+  std::atomic<std::size_t> bytes_inside_{0};        // returned inside spans so far
+  PageCount written_ MINITC_GUARDED_BY(lock_);      // large, freed, that had been written to
+  Area* areas_ MINITC_GUARDED_BY(lock_) = nullptr;  // kAuto: all
 
   RunIndex free_ MINITC_GUARDED_BY(lock_);            // kFree
   RunIndex returned_ MINITC_GUARDED_BY(lock_);        // kReturned
@@ -315,9 +313,9 @@ class PageHeap {
   PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
   std::atomic<bool> is_pressed_{false};
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
-  std::uint32_t fills_refused_ MINITC_GUARDED_BY(lock_) = 0;          // by the OS, in a row
   std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;           // of moved runs
   std::size_t mappings_ MINITC_GUARDED_BY(lock_) = 0;                 // of moved pages
+  std::size_t moves_ MINITC_GUARDED_BY(lock_) = 0;                    // under way
   std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;             // of moves
   SpanList kept_[kMaxShards * kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept: [kept_for(…)]
 };

@@ -9,6 +9,7 @@ namespace minitc {
 std::size_t PageHeap::trim() { return return_excess(Keep::kNothing).bytes(); }
 
 void PageHeap::adopt_returning() {
+  moves_ = 0;
   for (Span* run = returning_runs_.front(); run != nullptr;) {
     Span* const next = run->next;
     if (run->returned_by() != this_holder()) end_return_locked(run, /*returned=*/false);
@@ -36,11 +37,18 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
     }
     case Keep::kAtPeak:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
-      return stats_.peak - stats_.in_use +
-             std::max(PageCount::of_bytes(kMinPeakBound),
-                      PageCount{stats_.peak.value / kPeakBoundPart});
+      return stats_.peak - stats_.in_use + beside_peak_locked();
   }
   __builtin_unreachable();
+}
+
+// What may stay beside as much as was in use at the most.
+PageCount PageHeap::beside_peak_locked() const {
+  if (wants_huge_pages()) {
+    return PageCount{stats_.peak.value / kHugePeakBoundPart};
+  }
+  return std::max(PageCount::of_bytes(kMinPeakBound),
+                  PageCount{stats_.peak.value / kPeakBoundPart});
 }
 
 // The soft limit leaves free pages what is not held: they go before it is passed, and all of them
@@ -50,11 +58,10 @@ PageCount PageHeap::bound_locked(Keep keep) const {
   return std::min(own_bound_locked(keep), held < soft_limit_ ? soft_limit_ - held : PageCount{});
 }
 
-// `pages` of a run in `state` are put in use, `filled` of them with the memory of others.
-void PageHeap::note_taken_locked(SpanState state, PageCount pages, PageCount filled) {
-  const PageCount had_memory = state == SpanState::kReturned ? filled : pages;
-  reused_ += had_memory;
-  miss_locked(pages - had_memory);
+// `pages` of a run in `state` are put in use.
+void PageHeap::note_taken_locked(SpanState state, PageCount pages) {
+  if (state == SpanState::kReturned) return miss_locked(pages);
+  reused_ += pages;
 }
 
 // Returned pages are put in use.
@@ -66,31 +73,39 @@ void PageHeap::miss_locked(PageCount pages) {
 
 // The longest committed free run, as kReturning, if there are more free pages than `bound`. Of what
 // has aged it is the longest that has been quiet, if one has, as it is long ones that others are
-// cut from; and no more of it than is too much. Only whole units.
+// cut from; and no more of it than is too much. Only whole units. Where huge pages are wanted, of
+// those if the run has one: what goes back of it in part comes back page by page.
 Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   if (committed_locked() <= bound) return nullptr;
   // More than is too much, so that long runs come of it; in slices, so that others get the lock.
   dissolve_locked(std::max(committed_locked() - bound, PageCount{kMaxDissolved}));
-  const PageCount unit = unit_locked(keep);
-  const auto has_unit = [&](const Span* r) { return r->length >= r->head(unit) + unit; };
+  PageCount unit = unit_locked(keep);
+  const auto has = [](const Span* r, PageCount u) { return r->length >= r->head(u) + u; };
   Span* run = keep == Keep::kAged ? free_.longest_quiet(round()) : nullptr;
-  if (run == nullptr || !has_unit(run)) run = free_.longest();
-  if (!has_unit(run)) {  // then all are short, and one of them may lie better
+  if (run == nullptr || !has(run, unit)) run = free_.longest();
+  if (!has(run, unit)) {  // then all are short, and one of them may lie better
     run = nullptr;
     free_.for_each([&](Span* other) {
-      if (has_unit(other)) run = other;
+      if (has(other, unit)) run = other;
     });
   }
   if (run == nullptr) {
     if (keep != Keep::kNothing) decommit_pause_ = kDecommitPause;
     return nullptr;
   }
+  const PageCount excess = committed_locked() - bound;
+  free_.remove(run);
+  if (wants_huge_pages() && keep != Keep::kNothing) {
+    round_to_huge_pages_locked(run);
+    run = coalesce_locked(run);  // what it was rounded by may have parted it from another
+    const PageCount huge = PageCount::of_bytes(kHugePageBytes);
+    if (has(run, huge)) unit = huge;
+  }
   const PageCount head = run->head(unit);
   PageCount most = run->length - head;
-  if (keep == Keep::kAged) most = std::min(most, committed_locked() - bound);
+  if (keep == Keep::kAged) most = std::min(most, excess);
   const PageCount whole{std::max(align_down(most.value, unit.value), unit.value)};
 
-  free_.remove(run);
   run = cut_locked(run, head, whole);
   if (run != nullptr) begin_return_locked(run);
   return run;
@@ -157,20 +172,6 @@ bool PageHeap::age(std::uint32_t now_ms) {
   return true;
 }
 
-void PageHeap::avoid_huge_pages() {
-  if (!lets_kernel_decide()) return;
-  const Area* area;
-  {
-    const LockGuard guard(lock_, *this);
-    const std::size_t least = std::max(kMinPieceBytes, stats_.in_use.bytes() >> kPieceShift);
-    if (bytes_in_pieces_.load(std::memory_order_relaxed) < least) return;
-    if (avoids_huge_pages_.exchange(true, std::memory_order_relaxed)) return;
-    area = areas_;
-  }
-  // Nobody writes to them any more.
-  for (; area != nullptr; area = area->next) advise(area->start, area->length);
-}
-
 std::size_t PageHeap::return_inside(char* begin, const char* end) {
   const auto beyond_page = [this](const char* at) {
     return reinterpret_cast<std::uintptr_t>(at) & (os_->page_bytes - 1);
@@ -180,7 +181,7 @@ std::size_t PageHeap::return_inside(char* begin, const char* end) {
   if (first >= last) return 0;
   const auto bytes = static_cast<std::size_t>(last - first);
   if (!give_back(first, bytes)) return 0;
-  bytes_in_pieces_.fetch_add(bytes, std::memory_order_relaxed);
+  bytes_inside_.fetch_add(bytes, std::memory_order_relaxed);
   return bytes;
 }
 
@@ -251,9 +252,6 @@ PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, bool retur
 
 void PageHeap::note_return_locked(PageCount pages, Keep keep) {
   ++stats_.returned_calls;
-  if (pages.bytes() < kHugePageBytes) {
-    bytes_in_pieces_.fetch_add(pages.bytes(), std::memory_order_relaxed);
-  }
   if (keep == Keep::kBound) given_back_ += pages;
 }
 

@@ -20,14 +20,11 @@ Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment) {
 }  // namespace
 
 // Takes a run of `pages` out of the free ones, or out of a new chunk.
-Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
+Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
   const PageCount wanted = pages + alignment - kOnePage;
   Span* run = fit_committed_locked(pages, alignment);
-  if (run == nullptr && wanted == pages && may_fill_locked(pages, fill)) {
-    if (Span* const span = take_neighbours_locked(pages); span != nullptr) return span;
-  }
   if (run == nullptr && !may_commit_locked(pages)) return nullptr;
-  if (run == nullptr && !may_fill_locked(pages, fill)) run = join_locked(wanted);
+  if (run == nullptr) run = join_locked(wanted);
   if (run == nullptr) run = best_fit(returned_, pages, alignment);
   if (run == nullptr) {
     if (!grow_locked(wanted)) return nullptr;
@@ -43,7 +40,7 @@ Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Fill fill) {
 void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, unsigned shard,
                                  SpanList& spans) {
   const auto give = [&](Span* span) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    put_in_use_locked(span, SpanState::kSmall, PageCount{});
+    put_in_use_locked(span, SpanState::kSmall);
     map_->set_small(span, cls);
     spans.push(span);
   };
@@ -67,14 +64,20 @@ void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, unsigned shar
     pages = PageCount{shorter->length.value / each.value * each.value};
     break;
   }
-  Span* run = take_locked(pages, kOnePage, Fill::kNo);
-  if (run == nullptr) run = take_locked(each, kOnePage, Fill::kNo);
-  while (run != nullptr) {
+  Span* run = take_locked(pages, kOnePage);
+  if (run == nullptr) run = take_locked(each, kOnePage);
+  if (run == nullptr) return;
+  std::size_t left = run->length.value / each.value;
+  if (run->state == SpanState::kReturned) round_to_huge_pages_locked(run);
+  for (; run != nullptr && left != 0; --left) {
     Span* const rest = run->length > each ? split_locked(run, each) : nullptr;
-    if (run->length > each) return insert_locked(coalesce_locked(run));
+    if (run->length > each) break;
     give(run);
     run = rest;
   }
+  if (run == nullptr) return;
+  if (left == 0) run->become(SpanState::kFree);  // it has memory with the others
+  insert_locked(coalesce_locked(run));
 }
 
 // A free small span is held back for its class: the same cut again means the same places of
@@ -140,75 +143,42 @@ Span* PageHeap::join_locked(PageCount pages) {
     return nullptr;
   }
   free_.remove(run);
-  // Both at once, as the description of a rest may take a run of the index for metadata.
-  if (from_before != PageCount{}) returned_.remove(before);
-  if (from_after != PageCount{}) returned_.remove(after);
-  const auto add = [&](Span* other, PageCount head, PageCount part)
-                       MINITC_NO_THREAD_SAFETY_ANALYSIS {
-                         if (Span* const cut = cut_locked(other, head, part); cut != nullptr)
-                           merge_locked(run, cut);
-                       };
-  if (from_before != PageCount{}) add(before, before->length - from_before, from_before);
-  if (from_after != PageCount{}) add(after, PageCount{}, from_after);
+  annex_locked(run, from_before, from_after);
   miss_locked(lacks);
   insert_locked(coalesce_locked(run));
   return free_.best_fit(pages);
 }
 
-// A span of several free runs in a row, which differ in their mappings: a block that was filled
-// comes back as it was freed. They are the longest and those beside it; null if that is too short.
-Span* PageHeap::take_neighbours_locked(PageCount pages) {
-  Span* first = free_.longest();
-  if (first == nullptr) return nullptr;
-  Span* last = first;
-  PageCount sum = first->length;
-  for (Span* run;
-       sum < pages && (run = run_at_locked(first->start - kOnePage, SpanState::kFree)) != nullptr;
-       first = run) {
-    sum += run->length;
-  }
-  for (Span* run; sum < pages && (run = run_at_locked(last->end(), SpanState::kFree)) != nullptr;
-       last = run) {
-    sum += run->length;
-  }
-  if (sum < pages) return nullptr;
-  // A description may take a free run for metadata.
-  const auto for_each = [&](auto&& visit) {
-    for (Span *run = first, *next; run != nullptr; run = next) {
-      next = run == last ? nullptr : map_->span_at(run->end());
-      visit(run);
-    }
+// Adds to `run`, which is in no index, so many pages of the returned runs beside it, or as many as
+// they have.
+void PageHeap::annex_locked(Span* run, PageCount before, PageCount after) {
+  const auto other_at = [&](PageId page, PageCount part) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    return part == PageCount{} ? nullptr : run_at_locked(page, SpanState::kReturned);
   };
-  for_each([this](Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS { free_.remove(run); });
-  Span* const span = describe_locked(first->start, pages, SpanState::kFree);
-  // What is too much is less than the last has: that was needed, or is the longest.
-  const PageCount surplus = sum - pages;
-  Span* rest = nullptr;
-  if (span != nullptr && surplus != PageCount{}) {
-    rest = split_locked(last, last->length - surplus);
+  Span* const first = other_at(run->start - kOnePage, before);
+  Span* const last = other_at(run->end(), after);
+  // Both at once, as the description of a rest may take a run of the index for metadata.
+  for (Span* const other : {first, last}) {
+    if (other != nullptr) returned_.remove(other);
   }
-  if (span == nullptr || (rest == nullptr && surplus != PageCount{})) {
-    if (span != nullptr) arena_->destroy(span);
-    for_each([this](Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS { insert_locked(run); });
-    return nullptr;
+  const auto add = [&](Span* other, PageCount head, PageCount part)
+                       MINITC_NO_THREAD_SAFETY_ANALYSIS {
+                         if (Span* const cut = cut_locked(other, head, part); cut != nullptr)
+                           merge_locked(run, cut);
+                       };
+  if (first != nullptr) {
+    const PageCount part = std::min(before, first->length);
+    add(first, first->length - part, part);
   }
-  if (rest != nullptr) insert_locked(rest);
-  for (Span* const end : {first, last}) part_mapping_locked(end);
-  for_each([&](Span* run) MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    map_->clear_ends(run);
-    span->add_part(run);
-  });
-  map_->set_ends(span);
-  return span;
+  if (last != nullptr) add(last, PageCount{}, std::min(after, last->length));
 }
 
 bool PageHeap::grow_locked(PageCount pages) {
   PageCount chunk{std::clamp(stats_.mapped.value / 8, kMinChunkPages, kMaxChunkPages)};
   // Large requests of one length leave no rest at a chunk's end, which no later chunk would make
   // longer: the kernel puts each in front of the last.
-  if (pages.bytes() > kMaxSmall) {
-    chunk.value = std::max(chunk.value - chunk.value % pages.value, kMinChunkPages);
-  }
+  const bool is_large = pages.bytes() > kMaxSmall;
+  if (is_large) chunk.value = std::max(chunk.value - chunk.value % pages.value, kMinChunkPages);
   void* memory = nullptr;
   for (chunk = std::max(chunk, pages);; chunk = std::max(PageCount{chunk.value / 2}, pages)) {
     memory = os_->reserve(chunk.bytes());
@@ -222,26 +192,13 @@ bool PageHeap::grow_locked(PageCount pages) {
     os_->release(memory, chunk.bytes());
     return false;
   }
+  review_before_growth_locked(is_large ? pages : PageCount{});
   advise(start, chunk);
   note_area_locked(start, chunk);
   stats_.mapped += chunk;
   map_->set_ends(run);
   insert_locked(coalesce_locked(run));
   return true;
-}
-
-// One that there is no memory to describe is forgotten.
-void PageHeap::note_area_locked(PageId start, PageCount length) {
-  if (!lets_kernel_decide()) return;
-  for (Area* area = areas_; area != nullptr; area = area->next) {
-    const bool is_before = start + length == area->start;
-    if (!is_before && area->start + area->length != start) continue;
-    if (is_before) area->start = start;
-    area->length += length;
-    return;
-  }
-  Area* const area = arena_->create<Area>(start, length, areas_);
-  if (area != nullptr) areas_ = area;
 }
 
 // A new Span; null if there is no memory for it.

@@ -6,6 +6,7 @@ namespace minitc {
 
 void RunIndex::insert(Span* run) {
   pages_ += run->length;
+  if (run->length.bytes() < kHugePageBytes) short_pages_ += run->length;
   const std::size_t n = run->length.value;
   if (n >= kBins) return insert_long(run);
   bins_[n].push(run);
@@ -14,6 +15,7 @@ void RunIndex::insert(Span* run) {
 
 void RunIndex::remove(Span* run) {
   pages_ -= run->length;
+  if (run->length.bytes() < kHugePageBytes) short_pages_ -= run->length;
   const std::size_t n = run->length.value;
   if (n >= kBins) return remove_long(run);
   bins_[n].remove(run);

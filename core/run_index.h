@@ -28,6 +28,8 @@ class RunIndex {
 
   // Sum of all lengths.
   PageCount pages() const { return pages_; }
+  // Of those that are shorter than a huge page.
+  PageCount short_pages() const { return short_pages_; }
   // Calls visit(Span*) for each run, in no particular order. For tests and check().
   template <typename Visit>
   void for_each(Visit&& visit) const {
@@ -66,6 +68,7 @@ class RunIndex {
   std::uint64_t occupied_[kBins / 64] = {};  // bit n: bins_[n] is not empty
   Span* root_ = nullptr;
   PageCount pages_;
+  PageCount short_pages_;
 };
 static_assert(kBins % 64 == 0);
 

@@ -35,8 +35,8 @@ constexpr bool legal(SpanState from, SpanState to) {
       return to == kSmall || to == kFree;
     case kReturning:
       return to == kReturned || to == kFree;
-    case kReturned:
-      return to == kSmall || to == kLarge;
+    case kReturned:  // kFree: got memory with a neighbour
+      return to == kSmall || to == kLarge || to == kFree;
     case kSmall:
       return to == kKept;
     case kLarge:  // kReturned: its pages were moved away
@@ -67,7 +67,6 @@ struct Span {
   PageId start;
   PageCount length;
   // In one list or tree at a time: a bin or the tree of the page heap, a list of the central cache.
-  // kLarge: `next` leads to the moved runs that it begins with (page_move.cc).
   Span* prev = nullptr;
   Span* next = nullptr;
   SpanState state;
@@ -98,11 +97,6 @@ struct Span {
   }
   // Whether it and its neighbour `other` may become one run.
   bool joins(const Span& other) const { return state == other.state && mapping == other.mapping; }
-  // A large span begins with `run` as well, which lies behind those that it already begins with.
-  void add_part(Span* run) {
-    run->next = next;
-    next = run;
-  }
   // It is put into a list or an index, in a round of PageHeap::round().
   void list_in(std::uint8_t round) { listed = round & kMaxRound; }
   // Whether it has been listed for kQuietRounds, less a part of one. The count of rounds wraps: now

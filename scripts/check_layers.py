@@ -23,7 +23,7 @@ LAYERS = [
     "span",
     "page_map run_index",
     "page_heap",
-    "central_cache page_move page_return page_take",
+    "central_cache page_huge page_move page_return page_take",
     "shards",
     "thread_cache central_check central_return central_spans",
     "heap",

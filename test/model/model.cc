@@ -400,8 +400,7 @@ class Model {
   // free pages became metadata for want of any.
   std::size_t loud_calls() const {
     return fake_.calls(OsCall::kDecommit) + fake_.calls(OsCall::kOffer) +
-           fake_.calls(OsCall::kMove) + fake_.calls(OsCall::kTransfer) +
-           fake_.calls(OsCall::kRenew) + fake_.refused();
+           fake_.calls(OsCall::kMove) + fake_.calls(OsCall::kRenew) + fake_.refused();
   }
   void bury(char* ptr, const Object& object) {
     if (object.usable > limits_.bytes / 16) return;
@@ -423,6 +422,17 @@ class Model {
     for (const auto& [ptr, was] : graves_) {
       expect(is_intact(ptr, was), "a free object's bytes have changed");
     }
+  }
+
+  // Makes the heap so large that it asks for huge pages, after a block was freed that had been
+  // written to wherever it is looked at. Null if the OS refuses.
+  void* allocate_peak() {
+    auto* const block = static_cast<char*>(heap_->allocate(kMinHugeBytes));
+    for (std::size_t i = 0; block != nullptr && i < 2 * kBlockLooks; ++i) {
+      Pattern::fill(block + i * (kMinHugeBytes / 2 / kBlockLooks), 2 * kPageBytes, i);
+    }
+    heap_->deallocate(block);
+    return heap_->allocate(kMinHugeBytes);
   }
 
   // --- Sums -------------------------------------------------------------------------------------
@@ -484,8 +494,7 @@ class Model {
   std::size_t thread_ = 0;
   Map live_;
   std::size_t live_bytes_ = 0;
-  // Untouched: in a smaller heap no pages would be moved.
-  void* peak_ = heap_->allocate(kSmallPeakBytes);
+  void* peak_ = allocate_peak();
   std::size_t lost_bytes_ = 0;  // to forks, in the caches of threads that the child does not have
   std::size_t phase_ = 0;
   std::vector<std::pair<void*, unsigned>> hoard_;  // blocks of metadata, by shift

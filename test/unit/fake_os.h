@@ -39,8 +39,8 @@ enum class OsCall : std::uint8_t {
   kDecommit,
   kOffer,
   kMove,
-  kTransfer,
-  kRenew
+  kRenew,
+  kRead
 };
 inline constexpr std::size_t kOsCalls = 8;
 // What a refused decommit has done to the range: nothing, dropped its first half before it gave up,
@@ -79,8 +79,8 @@ class FakeOs {
             .offer = offer,
             .want_huge_pages = want_huge_pages,
             .populate = populate,
+            .can_read = can_read,
             .move = move,
-            .transfer = transfer,
             .renew = renew,
             .now_ms = now_ms,
             .processors = [] { return current_->processors_; },
@@ -126,7 +126,7 @@ class FakeOs {
     refuse_range(nullptr, 0);
   }
   void refused_decommit_does(Refused what) { refused_decommit_ = what; }
-  // What becomes of a move or transfer that is to fail: kRefused unless set otherwise.
+  // What becomes of a move that is to fail: kRefused unless set otherwise.
   void failed_move_is(Move result) { failed_move_ = result; }
   void set_processors(unsigned count) { processors_ = count; }
   // Lets time go by, if only the moment that it takes to call this; it stands still otherwise. What
@@ -134,7 +134,7 @@ class FakeOs {
   void pass_ms(std::uint32_t ms) { now_ms_.fetch_add(ms, std::memory_order_release); }
   // Called at the end of each decommit, before it returns.
   void at_decommit(void (*hook)()) { hook_ = hook; }
-  // Called in each move or transfer that loses addresses, which then are anyone's.
+  // Called in each move that loses addresses, which then are anyone's.
   void at_loss(void (*hook)(void* start, std::size_t bytes)) { loss_hook_ = hook; }
   // Called in each reserve of metadata, under the arena's lock.
   void at_metadata(void (*hook)()) { metadata_hook_ = hook; }
@@ -358,31 +358,34 @@ class FakeOs {
     self.populated_bytes_.fetch_add(bytes, std::memory_order_relaxed);
   }
 
+  static bool can_read(const void* page) {
+    FakeOs& self = *current_;
+    require(self.in_a_region(page, 1), "can_read: not our memory");
+    return !self.refuses(OsCall::kRead);
+  }
+
   static std::uint32_t now_ms() { return current_->now_ms_.load(std::memory_order_acquire); }
 
   // As mremap does it, but for the copy.
   static Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
-    return current_->move(OsCall::kMove, from, bytes, to, to_bytes);
-  }
-  static Move transfer(void* from, std::size_t bytes, void* to) {
-    return current_->move(OsCall::kTransfer, from, bytes, to, bytes);
-  }
-  Move move(OsCall call, void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
+    FakeOs& self = *current_;
     require(bytes != 0 && bytes <= to_bytes, "move: the target is too short");
-    require(aligned(from, bytes) && aligned(to, to_bytes), "move: not whole kernel pages");
-    require(in_a_region(from, bytes) && in_a_region(to, to_bytes), "move: not our memory");
+    require(self.aligned(from, bytes) && self.aligned(to, to_bytes),
+            "move: not whole kernel pages");
+    require(self.in_a_region(from, bytes) && self.in_a_region(to, to_bytes),
+            "move: not our memory");
     const char* const a = static_cast<char*>(from);
     const char* const b = static_cast<char*>(to);
     require(a + bytes <= b || b + to_bytes <= a, "move: the ranges overlap");
-    Move result = refuses(call) ? failed_move_.load(std::memory_order_relaxed) : Move::kDone;
-    // A transfer never loses that.
-    if (call == OsCall::kTransfer && result == Move::kSourceLost) result = Move::kRefused;
-    drop(to, to_bytes);
-    if (result == Move::kTargetLost) lose(to, to_bytes);
+    const Move result = self.refuses(OsCall::kMove)
+                            ? self.failed_move_.load(std::memory_order_relaxed)
+                            : Move::kDone;
+    self.drop(to, to_bytes);
+    if (result == Move::kTargetLost) self.lose(to, to_bytes);
     if (result == Move::kTargetLost || result == Move::kRefused) return result;
     memcpy(to, from, bytes);
-    drop(from, bytes);
-    if (result == Move::kSourceLost) lose(from, bytes);
+    self.drop(from, bytes);
+    if (result == Move::kSourceLost) self.lose(from, bytes);
     return result;
   }
 

@@ -166,6 +166,26 @@ TEST_CASE("os: populated pages have memory and read as zeros; who refuses it is 
   CHECK(os.release(memory, 3 * kBytes));
 }
 
+TEST_CASE("os: whether a page can be read is told without a read", "[kernel]") {
+  const Os os = kernel_os();
+  char* const memory = reserve(os, 2 * kBytes);
+  constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ, since Linux 5.14
+  const bool is_known = madvise(memory, kBytes, kPopulateRead) == 0;
+  errno = 777;
+  for (const std::size_t at :
+       {std::size_t{0}, std::size_t{1}, kBytes - 1, kBytes, 2 * kBytes - 1}) {
+    CHECK(os.can_read(memory + at) == is_known);
+  }
+  REQUIRE(mprotect(memory + kBytes, kBytes, PROT_NONE) == 0);
+  CHECK(os.can_read(memory + kBytes - 1) == is_known);
+  CHECK_FALSE(os.can_read(memory + kBytes));
+  CHECK(all_zero(memory, kBytes));
+  REQUIRE(munmap(memory + kBytes, kBytes) == 0);
+  CHECK_FALSE(os.can_read(memory + kBytes));
+  CHECK(errno == 777);
+  CHECK(os.release(memory, kBytes));
+}
+
 TEST_CASE("os: the clock goes forward, by about a millisecond in a millisecond") {
   const Os os = kernel_os();
   const std::uint32_t before = os.now_ms();
@@ -363,75 +383,6 @@ TEST_CASE("os: pages that were moved can be moved again, with what follows them"
     memset(places[i], 5, (i + 1) * kBytes);
   }
   for (std::size_t i = 0; i < 4; ++i) CHECK(os.release(places[i], (i + 1) * kBytes));
-}
-
-// The kernel moves nothing that is of two mappings: who has kept what was moved apart shows so.
-TEST_CASE("os: transferred pages leave zeros, and no mapping of their own where they came from",
-          "[kernel]") {
-  const Os os = kernel_os();
-  char* const from = reserve(os, 3 * kBytes);
-  char* const by_way = reserve(os, 3 * kBytes);
-  char* const to = reserve(os, 3 * kBytes);
-  char* const far = reserve(os, 4 * kBytes);
-  memset(from, 5, 3 * kBytes);
-  memset(by_way, 6, 3 * kBytes);
-  memset(to, 7, 3 * kBytes);
-  errno = 777;
-  REQUIRE(os.transfer(from + kBytes, kBytes, by_way + kBytes) == Move::kDone);
-  REQUIRE(os.transfer(by_way + kBytes, kBytes, to + kBytes) == Move::kDone);
-  CHECK(errno == 777);
-  for (char* const place : {from, by_way, to}) {
-    const unsigned char value = place == from ? 5 : place == by_way ? 6 : 7;
-    CHECK(all_bytes_are(place, kBytes, value));
-    CHECK(all_bytes_are(place + kBytes, kBytes, place == to ? 5 : 0));
-    CHECK(all_bytes_are(place + 2 * kBytes, kBytes, value));
-  }
-  memset(by_way, 8, 3 * kBytes);
-  REQUIRE(os.move(by_way, 3 * kBytes, far, 4 * kBytes) == Move::kDone);
-  CHECK(all_bytes_are(far, 3 * kBytes, 8));
-  for (char* const place : {from, by_way, to}) CHECK(os.release(place, 3 * kBytes));
-  CHECK(os.release(far, 4 * kBytes));
-}
-
-TEST_CASE("os: what is locked is not transferred, and stays locked", "[kernel]") {
-  const Os os = kernel_os();
-  char* const from = reserve(os, 2 * kBytes);
-  char* const to = reserve(os, kBytes);
-  memset(from, 5, 2 * kBytes);
-  // Directly: a sanitizer would do nothing.
-  if (syscall(SYS_mlock, from, 2 * kBytes) != 0) return;  // no more is allowed here
-  for (const std::size_t offset : {std::size_t{0}, kBytes}) {
-    CHECK(os.transfer(from + offset, kBytes, to) == Move::kRefused);
-  }
-  CHECK(all_bytes_are(from, 2 * kBytes, 5));
-  CHECK(madvise(from, os.page_bytes, MADV_COLD) != 0);  // refused for what is locked
-  CHECK(os.release(from, 2 * kBytes));
-  CHECK(os.release(to, kBytes));
-}
-
-TEST_CASE("os: a transfer that fails says what it left of source and target", "[kernel]") {
-  const Os os = kernel_os();
-  char* const from = reserve(os, kBytes);
-  char* const to = reserve(os, kBytes);
-  memset(from, 5, kBytes);
-  const auto ending_with = [&](std::initializer_list<Replaced> calls, bool unmaps, Move expected) {
-    return ending_of([&] {
-      if (unmaps) syscall(SYS_munmap, to, kBytes);
-      replace_system_calls(calls);
-      if (os.transfer(from, kBytes, to) != expected) _exit(1);
-      if (!all_bytes_are(from, kBytes, expected == Move::kDone ? 0 : 5)) _exit(2);
-      if (expected == Move::kRefused) memset(to, 7, kBytes);  // dies if it is not there
-      if (expected == Move::kDone && !all_bytes_are(to, kBytes, 5)) _exit(3);
-      _exit(0);
-    });
-  };
-  CHECK(ending_with({{SYS_mremap, EINVAL}}, false, Move::kRefused) == "exit 0: ");
-  CHECK(ending_with({{SYS_mremap, ENOMEM}}, true, Move::kRefused) == "exit 0: ");
-  CHECK(ending_with({{SYS_mremap, ENOMEM}, {SYS_mmap, ENOMEM}}, true, Move::kTargetLost) ==
-        "exit 0: ");
-  CHECK(ending_with({{SYS_mmap, ENOMEM}}, false, Move::kDone) == "exit 0: ");
-  CHECK(os.release(from, kBytes));
-  CHECK(os.release(to, kBytes));
 }
 
 TEST_CASE("os: a move that fails says what it left of source and target", "[kernel]") {

@@ -933,322 +933,6 @@ TEST_CASE("page heap: only so many runs at a time are of moved pages, for the ma
   CHECK(p.adds_up());
 }
 
-// --- Filling with pages of free runs ------------------------------------------------------------
-
-constexpr std::size_t kLeastPart = kMinPartBytes / kPageBytes;
-static_assert(kLeastPart == 32 && kMinFilledBytes / kPageBytes == 256);
-
-// Free runs of 160, 264 and 31 pages, the last too short, in a heap that is large enough.
-struct Gaps : Pages {
-  static constexpr std::size_t kInUse = kSmallPeakBytes / kPageBytes + 17;
-  explicit Gaps(std::size_t kernel_page = 4096) : Gaps(Options{}, kernel_page) {}
-  explicit Gaps(const Options& options, std::size_t kernel_page = 4096)
-      : Pages(options, kernel_page) {
-    large(kSmallPeakBytes / kPageBytes);
-    const auto r = row(*this, {160, 8, 264, 8, kLeastPart - 1, 1});
-    walls = {r[1], r[3], r[5]};
-    fill(r[0], 0x16);
-    fill(r[2], 0x26);
-    for (const std::size_t i : {0U, 2U, 4U}) REQUIRE(release(r[i]));
-    REQUIRE(free_pages(*this) == 455);
-  }
-  std::size_t transfers() const { return fake.calls(OsCall::kTransfer); }
-  bool walls_stand() const {
-    return std::all_of(walls.begin(), walls.end(), [](const Span* wall) {
-      return all_bytes_are(wall->start.ptr(), wall->length.bytes(), 0xab);
-    });
-  }
-  // Releases `span`; all that is free then goes back to the OS, and nothing else.
-  void check_goes_back(Span* span) {
-    CHECK(release(span));
-    heap.trim();
-    CHECK(free_pages(*this) == 0);
-    CHECK(walls_stand());
-    CHECK(adds_up());
-  }
-  std::vector<Span*> walls;
-};
-
-// Whether the pages of `span` from `first` on hold nothing but `value`.
-bool holds(const Span* span, std::size_t first, std::size_t pages, unsigned char value) {
-  return all_bytes_are((span->start + PageCount{first}).ptr(), PageCount{pages}.bytes(), value);
-}
-
-TEST_CASE("page heap: where no free run is long enough, the pages of several fill a new span",
-          "[I6]") {
-  Gaps p;
-  Span* const span = p.filled(472);
-  CHECK(p.transfers() == 2);  // the longest first
-  CHECK_FALSE(span->zero);
-  CHECK(holds(span, 0, 264, 0x26));
-  CHECK(holds(span, 264, 160, 0x16));
-  CHECK(holds(span, 424, 48, 0));  // the run of 31 is shorter than is worth a call
-  CHECK(free_pages(p) == 31);
-  CHECK(p.walls_stand());
-  CHECK(p.adds_up());
-  // What they left reads as zeros.
-  Span* const again = p.large(264);
-  CHECK(again->zero);
-  CHECK(all_zero(again->start.ptr(), again->length.bytes()));
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: long spans are filled, but none in a heap that was never large") {
-  const bool is_small = GENERATE(true, false);
-  CAPTURE(is_small);
-  Pages p;
-  constexpr std::size_t kLeast = kMinFilledBytes / kPageBytes;
-  p.large(kSmallPeakBytes / kPageBytes - (is_small ? 3 * kLeast : 0));
-  const auto r = row(p, {160, 8, 200, 8});
-  p.release(r[0]);
-  p.release(r[2]);
-  CHECK(p.filled(kLeast - 1)->zero);
-  CHECK(p.fake.calls(OsCall::kTransfer) == 0);
-  CHECK(p.filled(kLeast)->zero == is_small);
-  CHECK(p.fake.calls(OsCall::kTransfer) == (is_small ? 0 : 2));
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: of a run that is longer than what is lacking only a part goes") {
-  Gaps p;
-  Span* const span = p.filled(404);
-  CHECK(p.transfers() == 2);
-  CHECK(holds(span, 0, 264, 0x26));
-  CHECK(holds(span, 264, 140, 0x16));
-  CHECK(free_pages(p) == 31 + 20);
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: a span that fits a free run, is to be zero, or is short, is not filled") {
-  Gaps p;
-  CHECK(p.filled(264)->length == PageCount{264});
-  CHECK(p.filled(255)->length == PageCount{255});
-  CHECK(p.large(472)->zero);
-  CHECK(p.transfers() == 0);
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: nothing is filled where renewed pages would lose what was asked for") {
-  Options options;
-  const int which = GENERATE(0, 1, 2);
-  CAPTURE(which);
-  if (which == 0) options.release = Options::kOffer;
-  if (which == 1) options.huge_pages = Options::kYes;
-  if (which == 2) options.huge_pages = Options::kNo;
-  Gaps p(options);
-  CHECK(p.filled(472)->length == PageCount{472});
-  CHECK(p.transfers() == 0);
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: what filled a span is free apart, fills again, and is renewed in the end",
-          "[I6]") {
-  Gaps p;
-  Span* const span = p.filled(472);
-  fill(span, 0x77);
-  CHECK(p.release(span));
-  CHECK(free_pages(p) == 455 + 48);
-  CHECK(p.adds_up());
-  Span* const fence = p.large(100);  // of the run of 160
-  Span* const other = p.filled(330);
-  CHECK(p.transfers() == 4);
-  CHECK(holds(other, 0, 324, 0x77));
-  CHECK(p.adds_up());
-  CHECK(p.release(fence));
-  CHECK(p.adds_up());
-  CHECK(p.release(other));
-  for (Span* const wall : p.walls) CHECK(p.release(wall));
-  p.heap.trim();
-  CHECK(p.fake.calls(OsCall::kRenew) == 3);  // one of the last two is in two parts
-  CHECK(free_pages(p) == 0);
-  CHECK(p.adds_up());
-  CHECK(p.large(mapped(p))->zero);  // all of them joined
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: a block that was filled comes back as it was freed, without a call", "[I4]") {
-  Gaps p;
-  Span* span = p.filled(472);
-  const PageId start = span->start;
-  fill(span, 0x77);
-  for (const std::size_t pages : {472, 471, 472, 440, 300, 472}) {
-    CAPTURE(pages);
-    CHECK(p.release(p.map->span_at(start)));
-    CHECK(p.adds_up());
-    span = p.filled(pages);
-    CHECK(span->start == start);
-    CHECK(span->length.value == pages);
-    CHECK(holds(span, 0, pages, 0x77));
-    CHECK(p.adds_up());
-  }
-  CHECK(p.transfers() == 2);
-  p.check_goes_back(span);
-}
-
-TEST_CASE("page heap: pages that filled a span were no miss of the bound") {
-  Pages p(Options{});
-  p.large(kSmallPeakBytes / kPageBytes);
-  constexpr std::size_t kBound = kMinFreeBound / kPageBytes;
-  const auto r = row(p, {kBound, 1, kBound / 2, 1});
-  p.release(r[0]);
-  p.release(r[2]);  // a part is returned, so that as much may be missed
-  const std::size_t left = free_pages(p);
-  REQUIRE(left < kBound);
-  Span* const span = p.filled(left + kBound / 4);
-  CHECK(p.fake.calls(OsCall::kTransfer) > 0);
-  p.release(span);
-  CHECK(free_pages(p) < kBound + kBound / 2 + 1);
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: fills that are refused so many times in a row are not tried again") {
-  const bool one_works = GENERATE(false, true);
-  CAPTURE(one_works);
-  Gaps p;
-  std::size_t most = kMaxRefused;
-  p.fake.fail(OsCall::kTransfer, 1, test::kAlways);
-  for (std::size_t i = 0; i < 3 * kMaxRefused; ++i) {
-    const bool works = one_works && i == kMaxRefused - 1;
-    if (works) p.fake.stop_failing();
-    Span* const run = p.large(264);
-    Span* const wall = p.large(1);
-    p.release(run);
-    Span* const span = p.filled(472);
-    p.release(span);
-    p.heap.trim();
-    p.release(wall);
-    p.fake.fail(OsCall::kTransfer, 1, test::kAlways);
-    if (works) most = p.transfers() + kMaxRefused;
-  }
-  CHECK(p.transfers() == most);
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: a refused fill leaves zeros") {
-  const std::size_t nth = GENERATE(std::size_t{1}, std::size_t{2});
-  CAPTURE(nth);
-  Gaps p;
-  p.fake.fail(OsCall::kTransfer, nth);
-  Span* const span = p.filled(424);
-  CHECK(span->zero == (nth == 1));
-  if (nth == 2) CHECK(holds(span, 0, 264, 0x26));
-  CHECK(holds(span, nth == 2 ? 264 : 0, nth == 2 ? 160 : 424, 0));
-  CHECK(free_pages(p) == (nth == 2 ? 160 : 424) + 31);
-  CHECK(p.adds_up());
-  p.check_goes_back(span);
-}
-
-TEST_CASE("page heap: when a fill loses a part of its target, another is found", "[I4]") {
-  const std::size_t nth = GENERATE(std::size_t{1}, std::size_t{2});
-  CAPTURE(nth);
-  Gaps p;
-  p.fake.fail(OsCall::kTransfer, nth);
-  p.fake.failed_move_is(Move::kTargetLost);
-  Span* const span = p.filled(424);
-  REQUIRE(span != nullptr);
-  CHECK(span->zero);
-  CHECK(all_zero(span->start.ptr(), span->length.bytes()));
-  CHECK(in_use(p) == Gaps::kInUse + 424);
-  CHECK(p.heap.stats().large_count == 5);
-  CHECK(p.adds_up());
-  p.check_goes_back(span);
-}
-
-TEST_CASE("page heap: addresses that a fill loses may be another's at once", "[I4]") {
-  const std::size_t nth = GENERATE(std::size_t{1}, std::size_t{2});
-  CAPTURE(nth);
-  Gaps p;
-  Neighbour other(p);
-  p.fake.fail(OsCall::kTransfer, nth);
-  p.fake.failed_move_is(Move::kTargetLost);
-  Span* const span = p.filled(424);
-  REQUIRE(other.taken != 0);
-  CHECK(other.has_them_all());
-  CHECK(in_use(p) == Gaps::kInUse + 424 + other.taken);
-  CHECK(p.adds_up());
-  CHECK(other.releases_them_all());
-  p.check_goes_back(span);
-}
-
-TEST_CASE("page heap: a filled span can be cut at any page", "[I4]") {
-  const std::size_t kernel_page = GENERATE(4096, 16 * 1024, 64 * 1024);
-  CAPTURE(kernel_page);
-  for (const std::size_t pages :
-       {1, 8, 31, 159, 160, 161, 263, 264, 265, 270, 423, 424, 425, 471}) {
-    CAPTURE(pages);
-    Gaps p(kernel_page);
-    Span* const span = p.filled(472);
-    REQUIRE(p.transfers() == 2);
-    fill(span, 0x66);
-    const std::size_t free_before = free_pages(p);
-    REQUIRE(p.heap.resize_in_place(span, PageCount{pages}));
-    CHECK(free_pages(p) == free_before + 472 - pages);
-    CHECK(holds(span, 0, pages, 0x66));
-    CHECK(p.adds_up());
-    if (pages > 7) CHECK(p.heap.resize_in_place(span, PageCount{pages - 7}));
-    CHECK(p.adds_up());
-    CHECK(p.heap.find(span->start.ptr()).verdict == Verdict::kLive);
-    CHECK(p.release(span));
-    CHECK(free_pages(p) == free_before + 472);
-    CHECK(p.adds_up());
-    p.heap.trim();
-    CHECK(p.walls_stand());
-    CHECK(p.adds_up());
-  }
-}
-
-TEST_CASE("page heap: a filled span grows in place, and does not move") {
-  Gaps p;
-  Span* const span = p.filled(472);
-  Span* const next = p.map->span_at(span->end());
-  REQUIRE((next != nullptr && next->is_free()));
-  CHECK(p.heap.resize_in_place(span, PageCount{480}));
-  CHECK_FALSE(move(p, span, p.large(500)));
-  CHECK(p.fake.calls(OsCall::kMove) == 0);
-  CHECK(holds(span, 0, 264, 0x26));
-  CHECK(p.adds_up());
-  CHECK(p.release(span));
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: a span whose parts cannot be described is not filled", "[I4]") {
-  Pages p;
-  const auto r = row(p, {264, 1, 256, 1});
-  const PageId start = r[0]->start;
-  while (returned(p) != 0) p.large(returned(p));  // nothing may become metadata
-  p.release(r[0]);
-  p.heap.trim();
-  p.release(r[2]);
-  p.exhaust_metadata();
-  Span* const span = p.filled(264);
-  CHECK(span->start == start);
-  CHECK(span->zero);
-  CHECK(p.fake.calls(OsCall::kTransfer) == 0);
-  CHECK(free_pages(p) == 256);
-  CHECK(p.adds_up());
-}
-
-TEST_CASE("page heap: only so many runs fill spans at a time, for the mappings' sake") {
-  Pages p;
-  p.large(kSmallPeakBytes / kPageBytes);
-  for (std::size_t moved = 1; moved < kMaxFilled; ++moved) {
-    REQUIRE(move(p, p.large(1), p.large(2)));
-  }
-  p.heap.trim();
-  std::vector<Span*> spans;
-  for (int i = 0; i < 10; ++i) spans.push_back(p.large(40));
-  for (int i = 0; i < 10; i += 2) p.release(spans[i]);
-  Span* const span = p.filled(500);
-  const std::size_t parts = p.fake.calls(OsCall::kTransfer);
-  CHECK((parts > 0 && parts <= kMostParts));
-  CHECK(p.filled(500)->zero);
-  CHECK(p.fake.calls(OsCall::kTransfer) == parts);
-  CHECK(p.adds_up());
-  p.release(span);
-  p.heap.trim();
-  CHECK(p.adds_up());
-}
-
 // --- Return to the OS ---------------------------------------------------------------------------
 
 TEST_CASE("page heap: free runs above the bound are returned at once and whole", "[I6]") {
@@ -1326,7 +1010,10 @@ TEST_CASE("page heap: without an option the bound is a constant or an eighth of 
 // A block of each size in turn, and each frees the one before it: what is free has the wrong
 // length.
 TEST_CASE("page heap: what is in use and what stays committed are little more than the peak") {
+  const bool is_huge = GENERATE(false, true);
+  CAPTURE(is_huge);
   Pages p;
+  if (is_huge) p.ask_for_huge_pages();
   test::Random random(5);
   std::vector<Span*> spans(16);
   std::size_t too_much = 0;
@@ -1336,10 +1023,14 @@ TEST_CASE("page heap: what is in use and what stays committed are little more th
     if (span != nullptr) p.release(span);
     span = p.large(std::size_t{64} << random.below(6));
     REQUIRE(span != nullptr);
+    for (std::size_t look = 0; look < kBlockLooks; ++look) {
+      span->start.ptr()[(2 * look + 1) * span->length.bytes() / (2 * kBlockLooks)] = 1;
+    }
     const PageHeapStats s = p.heap.stats();
     peak = std::max(peak, s.in_use.value);
     const std::size_t more =
-        std::max(PageCount::of_bytes(kMinPeakBound).value, peak / kPeakBoundPart);
+        is_huge ? peak / kHugePeakBoundPart
+                : std::max(PageCount::of_bytes(kMinPeakBound).value, peak / kPeakBoundPart);
     if (s.in_use.value + s.free.value > peak + more) ++too_much;
   }
   CHECK(too_much == 0);
@@ -1559,45 +1250,187 @@ TEST_CASE("page heap: no huge pages are asked for or refused unless the option s
 TEST_CASE("page heap: much that has gone back in pieces puts an end to the kernel's huge pages") {
   const auto option = GENERATE(as<std::size_t>{}, Options::kNo, Options::kYes, Options::kAuto);
   const bool has_holes = GENERATE(false, true);
-  CAPTURE(option, has_holes);
+  const bool has_asked = GENERATE(false, true);
+  CAPTURE(option, has_holes, has_asked);
   Pages p(Options{.free_bound = kPageBytes, .huge_pages = option}, 4096,
           has_holes ? FakeOs::Layout::kHoles : FakeOs::Layout::kRising);
+  if (has_asked && option == Options::kAuto) p.ask_for_huge_pages();
   const auto refused = [&] { return p.fake.huge_bytes(false); };
   std::vector<Span*> spans;
-  for (std::size_t i = 0; i < 32 * kMinPieceBytes / kPageBytes; ++i) spans.push_back(p.large(1));
+  for (std::size_t i = 0; i < 32 * kMinPieceBytes / kPageBytes; ++i) {
+    spans.push_back(p.large(1));
+    if (has_asked) fill(spans.back(), 1);
+  }
   const std::size_t in_use = spans.size() * kPageBytes;
   const std::size_t before = option == Options::kNo ? p.fake.mapped_bytes() : 0;
   const auto release_pieces = [&](std::size_t from, std::size_t bytes) {
     for (std::size_t i = from; i < from + 2 * bytes / kPageBytes; i += 2) p.release(spans[i]);
-    p.heap.avoid_huge_pages();
+    p.heap.review_huge_pages();
   };
   release_pieces(0, in_use / 10);
   CHECK(refused() == before);
   release_pieces(spans.size() / 2, in_use / 10);
   CHECK(refused() == (option == Options::kYes ? 0 : p.fake.mapped_bytes()));
-  p.heap.avoid_huge_pages();
+  p.heap.review_huge_pages();
   REQUIRE(p.large(kMaxChunkPages) != nullptr);
   CHECK(refused() == (option == Options::kYes ? 0 : p.fake.mapped_bytes()));
+  // The pieces become whole, but only some heaps want huge pages.
+  const std::size_t asked = p.fake.huge_bytes(true);
+  for (std::size_t i = 1; i < in_use / 5 / kPageBytes; i += 2) {
+    p.release(spans[i]);
+    p.heap.review_huge_pages();
+    CHECK((i > in_use / 20 / kPageBytes || p.fake.huge_bytes(true) == asked));
+    p.release(spans[spans.size() / 2 + i]);
+  }
+  p.heap.review_huge_pages();
+  const bool asks_again = has_asked && option == Options::kAuto;
+  CHECK(p.fake.huge_bytes(true) == asked + (asks_again ? p.fake.mapped_bytes() : 0));
+  p.heap.review_huge_pages();
+  CHECK(p.fake.huge_bytes(true) == asked + (asks_again ? p.fake.mapped_bytes() : 0));
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: what has filled a span in a heap without huge pages leaves none behind") {
-  Pages p;
-  REQUIRE(p.large(kSmallPeakBytes / kPageBytes) != nullptr);
+TEST_CASE("page heap: pieces that have become whole again do not count as such") {
+  Pages p(Options{.free_bound = kPageBytes});
   std::vector<Span*> spans;
-  for (std::size_t i = 0; i < kSmallPeakBytes / 2 / kPageBytes; ++i) spans.push_back(p.large(1));
-  for (std::size_t i = 0; i < spans.size(); i += 2) p.release(spans[i]);
+  for (std::size_t i = 0; i < 8 * kMinPieceBytes / kPageBytes; ++i) spans.push_back(p.large(1));
+  for (const std::size_t first : {1U, 0U}) {
+    for (std::size_t i = first; i < spans.size() / 2; i += 2) p.release(spans[i]);
+  }
+  REQUIRE(returned(p) * kPageBytes > 2 * kMinPieceBytes);
+  p.heap.review_huge_pages();
+  CHECK(p.fake.huge_bytes(false) == 0);
+}
+
+TEST_CASE(
+    "page heap: a large heap of blocks that are written to asks for huge pages, for all of it") {
+  const auto option = GENERATE(as<std::size_t>{}, Options::kNo, Options::kAuto);
+  const bool has_holes = GENERATE(false, true);
+  const bool is_reviewed = GENERATE(false, true);  // else it asks when it grows
+  CAPTURE(option, has_holes, is_reviewed);
+  Pages p(Options{.huge_pages = option}, 4096,
+          has_holes ? FakeOs::Layout::kHoles : FakeOs::Layout::kRising);
+  Span* const block = p.large(kMinHugeBytes / kPageBytes);
+  fill(block, 1);
+  p.release(block);
+  const auto grow = [&](auto add) {
+    for (const std::size_t before = mapped(p); mapped(p) == before;) add();
+  };
+  const auto add_large = [&] { p.large(64); };
+  const auto add_small = [&] { p.small(class_of(kMaxPopulated)); };
+  while (in_use(p) * kPageBytes < kMinHugeBytes) {
+    p.heap.review_huge_pages();
+    CHECK(p.fake.huge_bytes(true) == 0);
+    add_large();
+  }
+  is_reviewed ? p.heap.review_huge_pages() : grow(add_large);
+  const auto all = [&] { return option == Options::kAuto ? p.fake.mapped_bytes() : 0; };
+  CHECK(p.fake.huge_bytes(true) == all());
+  grow(add_large);
+  grow(add_small);
+  CHECK(p.fake.huge_bytes(true) == all());
+  // Not when it has become a heap of which less is known.
+  const std::size_t before = p.fake.huge_bytes(true);
+  p.large((kWrittenPart + 1) * kMinHugeBytes / kPageBytes);
+  p.heap.review_huge_pages();
+  CHECK(p.fake.huge_bytes(true) == before);
+}
+
+TEST_CASE("page heap: a heap of which most is small objects asks for no huge pages") {
+  const bool has_more = GENERATE(false, true);
+  CAPTURE(has_more);
+  Pages p;
+  Span* const block = p.large(kMinHugeBytes / kPageBytes);
+  fill(block, 1);
+  p.release(block);
+  while (in_use(p) * kPageBytes < kMinHugeBytes) p.small(class_of(kMaxPopulated));
+  p.large(in_use(p) - (has_more ? 0 : 1));
+  p.heap.review_huge_pages();
+  CHECK((p.fake.huge_bytes(true) != 0) == has_more);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: large blocks count as written if enough of them were when they were freed") {
+  constexpr std::size_t kPages = 64;
+  constexpr std::size_t kPart = PageCount{kPages}.bytes() / kBlockLooks;
+  constexpr std::size_t kEnough = kMinHugeBytes / kWrittenPart / PageCount{kPages}.bytes();
+  const std::size_t freed = kEnough - GENERATE(1U, 0U);
+  const std::size_t zeros =
+      GENERATE(range(std::size_t{0}, kBlockLooks + 1));  // a part; the last: none
+  const bool is_fresh = GENERATE(true, false);
+  const bool is_readable = GENERATE(true, false);
+  CAPTURE(freed, zeros, is_fresh, is_readable);
+  Pages p;
+  if (!is_readable) p.fake.fail(OsCall::kRead, kBlockLooks);
+  std::vector<Span*> spans;
+  while (spans.size() < freed) {
+    spans.push_back(p.large(kPages));
+    fill(spans.back(), 1);
+  }
+  if (zeros < kBlockLooks) memset(spans.back()->start.ptr() + zeros * kPart, 0, kPart);
+  while (in_use(p) * kPageBytes < kMinHugeBytes + freed * kPages * kPageBytes) p.large(kPages);
+  for (std::size_t i = 0; i < freed; ++i) {
+    spans[i]->zero = spans[i]->zero && is_fresh;
+    p.release(spans[i]);
+  }
+  CHECK(p.fake.huge_bytes(true) == 0);
+  p.heap.review_huge_pages();
+  const bool has_asked = freed == kEnough && zeros == kBlockLooks && is_fresh && is_readable;
+  CHECK(p.fake.huge_bytes(true) == (has_asked ? p.fake.mapped_bytes() : 0));
+}
+
+TEST_CASE("page heap: with a small span the rest of its huge page has memory, and comes next") {
+  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
+  Pages p;
+  p.ask_for_huge_pages();
+  Span* const unit = p.large(kUnit, kUnit);
+  const PageId start = unit->start;
+  while (returned(p) != 0) p.large(1);
+  p.release(unit);
   p.heap.trim();
-  p.heap.avoid_huge_pages();
-  REQUIRE(p.fake.huge_bytes(false) == p.fake.mapped_bytes());
-  const auto r = row(p, {160, 8, 264, 8});
+  REQUIRE(returned(p) == kUnit);
+  REQUIRE(free_pages(p) == 0);
+  const Span* const span = p.small(1);
+  CHECK(span->zero);
+  CHECK(returned(p) == 0);
+  CHECK(free_pages(p) == kUnit - span->length.value);
+  const Span* const next = p.large(1);
+  CHECK((next->start >= start && next->start < start + PageCount{kUnit}));
+  CHECK_FALSE(next->zero);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: a run goes back with what is returned already of its huge page") {
+  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
+  const bool is_asked = GENERATE(false, true);
+  CAPTURE(is_asked);
+  Pages p(Options{.free_bound = kPageBytes});
+  if (is_asked) p.ask_for_huge_pages();
+  Span* const span = p.large(kUnit, kUnit);
+  REQUIRE(p.heap.resize_in_place(span, PageCount{kUnit / 2}));
+  const std::size_t before = p.fake.decommitted_bytes();
+  REQUIRE(before >= kHugePageBytes / 2);
+  p.release(span);
+  CHECK(p.fake.decommitted_bytes() == before + kHugePageBytes / (is_asked ? 1 : 2));
+  CHECK(free_pages(p) == 0);
+  CHECK(p.adds_up());
+}
+
+TEST_CASE("page heap: where huge pages are asked for whole ones are returned first, but by trim") {
+  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
+  Pages p(Options{.free_bound = 2 * kHugePageBytes});
+  p.ask_for_huge_pages();
+  // Two huge pages, with half of one at either end.
+  Span* const before = p.large(kUnit / 2, kUnit);
+  const auto r = row(p, {3 * kUnit, kUnit});
+  REQUIRE(r[0]->start == before->end());
+  p.heap.trim();
+  const std::size_t decommitted = p.fake.decommitted_bytes();
   p.release(r[0]);
-  p.release(r[2]);
-  const auto beyond = [&] { return p.fake.huge_bytes(false) - p.fake.mapped_bytes(); };
-  const std::size_t before = beyond();
-  REQUIRE(p.filled(472) != nullptr);
-  REQUIRE(p.fake.calls(OsCall::kTransfer) == 2);
-  CHECK(beyond() == before + PageCount{160 + 264}.bytes());
+  CHECK(p.fake.decommitted_bytes() == decommitted + 2 * kHugePageBytes);
+  CHECK(free_pages(p) == kUnit);
+  p.heap.trim();
+  CHECK(free_pages(p) == 0);
   CHECK(p.adds_up());
 }
 
@@ -2162,9 +1995,7 @@ TEST_CASE("page heap: only the beginning of a live large object is released", "[
 // One use of everything. After each step the books must balance and no live span may have changed.
 class Everything {
  public:
-  explicit Everything(std::size_t kernel_page) : p(kernel_page, PageCount{64}.bytes()) {
-    p.large(kSmallPeakBytes / kPageBytes);
-  }
+  explicit Everything(std::size_t kernel_page) : p(kernel_page, PageCount{64}.bytes()) {}
 
   void run() {
     acquire_large(3, 1);
@@ -2184,7 +2015,7 @@ class Everything {
     acquire_large(70, 1);
     acquire_large(1, 1);
     release(8);
-    fill_large(300);
+    acquire_large(300, 1);
     resize(spans.size() - 1, 200);
     p.heap.trim();
     check();
@@ -2219,7 +2050,6 @@ class Everything {
   }
   void acquire_small(unsigned cls) { add(p.small(cls)); }
   void acquire_large(std::size_t pages, std::size_t alignment) { add(p.large(pages, alignment)); }
-  void fill_large(std::size_t pages) { add(p.filled(pages)); }
   void resize(std::size_t i, std::size_t pages) {
     if (spans[i] == nullptr) return;
     if (p.heap.resize_in_place(spans[i], PageCount{pages})) {
@@ -2271,7 +2101,7 @@ TEST_CASE("page heap: whichever call the OS refuses, the books balance and nothi
     CHECK(all.p.large(10) != nullptr);  // it works again
     all.release_all();
     CHECK(all.faults == 0);
-    CHECK(in_use(all.p) == kSmallPeakBytes / kPageBytes + 10);
+    CHECK(in_use(all.p) == 10);
     all.p.heap.trim();
     CHECK(free_pages(all.p) * kPageBytes < 4 * kernel_page);
     CHECK(all.p.adds_up());

@@ -36,12 +36,14 @@ class Pair {
            (length < kBins || found == expected->second);
   }
   bool agrees() const {
+    PageCount short_sum;
     PageCount sum;
     std::set<const Span*> seen;
     index.for_each([&](const Span* run) { seen.insert(run); });
     for (const auto& [key, run] : reference_) {
       if (!seen.contains(run)) return false;
       sum += run->length;
+      if (run->length.bytes() < kHugePageBytes) short_sum += run->length;
     }
     // From the shortest on, the long ones in the very order of the set.
     auto expected = reference_.begin();
@@ -57,7 +59,8 @@ class Pair {
         reference_.empty()
             ? longest == nullptr
             : longest != nullptr && longest->length.value == reference_.rbegin()->first.first;
-    return expected == reference_.end() && sum == index.pages() && right_longest;
+    return expected == reference_.end() && sum == index.pages() &&
+           short_sum == index.short_pages() && right_longest;
   }
   std::size_t size() const { return reference_.size(); }
 

@@ -21,6 +21,7 @@ const std::set<std::pair<SpanState, SpanState>> kLegal = {
     {kFree, kReturning}, {kFree, kSmall},     {kFree, kLarge},     {kReturning, kReturned},
     {kReturning, kFree}, {kReturned, kSmall}, {kReturned, kLarge}, {kSmall, kKept},
     {kKept, kSmall},     {kKept, kFree},      {kLarge, kFree},     {kLarge, kReturned},
+    {kReturned, kFree},
 };
 
 Span span_in(SpanState state) { return {PageId{100}, PageCount{4}, state}; }

@@ -181,10 +181,16 @@ struct Pages {
     heap.init(os, arena, *map, options);
   }
   Span* large(std::size_t pages, std::size_t alignment = 1) {
-    return heap.acquire_large(PageCount{pages}, PageCount{alignment}, PageHeap::Fill::kNo);
+    return heap.acquire_large(PageCount{pages}, PageCount{alignment});
   }
-  Span* filled(std::size_t pages) {
-    return heap.acquire_large(PageCount{pages}, kOnePage, PageHeap::Fill::kYes);
+  // One large block that had been written to is freed, so that the heap asks for huge pages when it
+  // has become large.
+  void ask_for_huge_pages() {
+    Span* const block = large(kMinHugeBytes / kPageBytes);
+    fill(block, 1);
+    release(block);
+    while (heap.stats().in_use.bytes() < kMinHugeBytes) large(64);
+    heap.review_huge_pages();
   }
   bool release(Span* span) {
     return heap.release_large(span->start.ptr()).verdict == Verdict::kLive;

@@ -1,0 +1,111 @@
+// The kernel's huge pages, where the user leaves them to the library: what it asks for, and when it
+// changes its mind. A first touch of one costs a small part of what those of its pages would.
+#include <algorithm>
+
+#include "core/page_heap.h"
+
+namespace minitc {
+namespace {
+
+// How much of a page is looked at. Who writes to a page writes to its first bytes, mostly.
+constexpr std::size_t kLookBytes = 4096;
+
+bool is_all_zero(const char* start) {
+  const char* const end = start + kLookBytes;
+  return std::all_of(start, end, [](char byte) { return byte == 0; });
+}
+
+}  // namespace
+
+void PageHeap::review_huge_pages() {
+  if (!chooses_huge_pages()) return;
+  const LockGuard guard(lock_, *this);
+  if (has_many_pieces_locked()) {
+    if (!avoids_huge_pages()) ask_locked(HugePages::kAvoided);
+  } else if (!wants_huge_pages() && is_written_locked(PageCount{})) {
+    ask_locked(HugePages::kWanted);
+  }
+}
+
+// Before the heap grows for a large block, or for small spans if that is of no pages.
+void PageHeap::review_before_growth_locked(PageCount block) {
+  if (!chooses_huge_pages() || avoids_huge_pages()) return;
+  const bool is_written = is_written_locked(block);
+  if (is_written == wants_huge_pages()) return;
+  ask_locked(is_written ? HugePages::kWanted : HugePages::kNothing);
+}
+
+// All that is mapped, and all that will be.
+void PageHeap::ask_locked(HugePages what) {
+  asked_.store(what, std::memory_order_relaxed);
+  for (const Area* area = areas_; area != nullptr; area = area->next) {
+    advise(area->start, area->length);
+  }
+}
+
+// What has gone back in pieces shorter than a huge page. While those are avoided half as much is
+// too much, so that the answer stays.
+bool PageHeap::has_many_pieces_locked() const {
+  const std::size_t bytes =
+      returned_.short_pages().bytes() + bytes_inside_.load(std::memory_order_relaxed);
+  const std::size_t most = std::max(kMinPieceBytes, stats_.in_use.bytes() >> kPieceShift);
+  return bytes >= (avoids_huge_pages() ? most / 2 : most);
+}
+
+// Whether the heap is large, was one of large blocks when that was first so, and they, with `more`,
+// are likely to be written to.
+bool PageHeap::is_written_locked(PageCount more) const {
+  const PageCount large = stats_.large + more;
+  return stats_.in_use.bytes() >= kMinHugeBytes && written_.value >= large.value / kWrittenPart &&
+         (wants_huge_pages() || large + large >= stats_.in_use + more);
+}
+
+// Looks at a large block that is about to be freed, whose pages were all zero when it was acquired.
+// Not under the lock: a look may take a page fault. The program may have protected a page, or kept
+// it from its child.
+void PageHeap::note_if_written(const void* ptr) {
+  if (!chooses_huge_pages()) return;
+  const char* start;
+  PageCount length;
+  {
+    const LockGuard guard(lock_, *this);
+    const Span* const span = large_at_locked(ptr);
+    if (span == nullptr || !span->zero) return;
+    start = span->start.ptr();
+    length = span->length;
+  }
+  const std::size_t part = length.bytes() / kBlockLooks;
+  bool is_written = true;
+  for (std::size_t at = part / 2; at < kBlockLooks * part && is_written; at += part) {
+    const char* const look = start + align_down(at, kLookBytes);
+    is_written = os_->can_read(look) && !is_all_zero(look);
+  }
+  const LockGuard guard(lock_, *this);
+  written_ = is_written ? std::min(written_ + length, stats_.peak) : PageCount{};
+}
+
+// Where huge pages are wanted memory comes by whole ones. So `run`, which is in no index, gets what
+// is returned of the first and of the last that it has a part of.
+void PageHeap::round_to_huge_pages_locked(Span* run) {
+  if (!wants_huge_pages() || run->mapping != 0) return;
+  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
+  const PageCount before{run->start.value % kUnit};
+  const PageCount after{-run->end().value % kUnit};
+  if (may_commit_locked(before + run->length + after)) annex_locked(run, before, after);
+}
+
+// One that there is no memory to describe is forgotten.
+void PageHeap::note_area_locked(PageId start, PageCount length) {
+  if (!chooses_huge_pages()) return;
+  for (Area* area = areas_; area != nullptr; area = area->next) {
+    const bool is_before = start + length == area->start;
+    if (!is_before && area->start + area->length != start) continue;
+    if (is_before) area->start = start;
+    area->length += length;
+    return;
+  }
+  Area* const area = arena_->create<Area>(start, length, areas_);
+  if (area != nullptr) areas_ = area;
+}
+
+}  // namespace minitc
