@@ -247,9 +247,11 @@ Span* PageHeap::split_locked(Span* run, PageCount pages) {
 }
 
 // Cuts `pages` out of `run`, which is in no index, behind its first `head`; what is left at both
-// ends goes into the index. If there is no memory to describe it, all of it does, and null.
+// ends goes into the index. If there is no memory to describe it, all of it does, and null. It
+// joins none but its own head then: another neighbour may be in no index either.
 Span* PageHeap::cut_locked(Span* run, PageCount head, PageCount pages) {
-  if (head != PageCount{}) {
+  const bool has_head = head != PageCount{};
+  if (has_head) {
     Span* const rest = split_locked(run, head);
     insert_locked(run);
     if (rest == nullptr) return nullptr;
@@ -257,7 +259,7 @@ Span* PageHeap::cut_locked(Span* run, PageCount head, PageCount pages) {
   }
   if (run->length > pages) {
     Span* const rest = split_locked(run, pages);
-    insert_locked(rest != nullptr ? rest : coalesce_locked(run));
+    insert_locked(rest != nullptr ? rest : has_head ? coalesce_locked(run) : run);
     if (rest == nullptr) return nullptr;
   }
   return run;

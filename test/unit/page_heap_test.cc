@@ -1400,6 +1400,27 @@ TEST_CASE("page heap: with a small span the rest of its huge page has memory, an
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: without memory to describe a rest a small span takes none of it along") {
+  constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
+  Pages p;
+  p.ask_for_huge_pages();
+  Span* const first = p.large(kUnit, kUnit);
+  Span* const second = p.large(kUnit);
+  REQUIRE(second->start == first->end());
+  while (returned(p) != 0) p.large(1);
+  p.exhaust_metadata();
+  p.release(first);
+  p.release(second);  // which leaves one Span to be had: for what is behind the small span
+  p.heap.trim();
+  REQUIRE(returned(p) == 2 * kUnit);
+  const Span* const span = p.small(1);
+  REQUIRE(span != nullptr);
+  CHECK(span->zero);
+  CHECK(returned(p) == 2 * kUnit - span->length.value);
+  CHECK(p.adds_up());
+  CHECK(p.heap.violation() == nullptr);
+}
+
 TEST_CASE("page heap: a run goes back with what is returned already of its huge page") {
   constexpr std::size_t kUnit = kHugePageBytes / kPageBytes;
   const bool is_asked = GENERATE(false, true);
