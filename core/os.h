@@ -46,8 +46,7 @@ struct Os {
   // Gets memory for a range that will be written to soon: one call instead of a fault for each
   // page. A hint. Start and length are multiples of page_bytes.
   void (*populate)(void* start, std::size_t bytes);
-  // Whether a page of the OS can be read, by its first byte or any other. False if it refuses to
-  // tell.
+  // Whether the page of the OS that `page` points into can be read. False if it refuses to tell.
   bool (*can_read)(const void* page);
   // Moves the pages of [from, from + bytes) to the beginning of [to, to + to_bytes), a longer range
   // whose own pages are dropped; what follows them there reads as zeros.

@@ -1310,9 +1310,7 @@ TEST_CASE(
   CAPTURE(option, has_holes, is_reviewed);
   Pages p(Options{.huge_pages = option}, 4096,
           has_holes ? FakeOs::Layout::kHoles : FakeOs::Layout::kRising);
-  Span* const block = p.large(kMinHugeBytes / kPageBytes);
-  fill(block, 1);
-  p.release(block);
+  p.free_written_block();
   const auto grow = [&](auto add) {
     for (const std::size_t before = mapped(p); mapped(p) == before;) add();
   };
@@ -1340,9 +1338,7 @@ TEST_CASE("page heap: a heap of which most is small objects asks for no huge pag
   const bool has_more = GENERATE(false, true);
   CAPTURE(has_more);
   Pages p;
-  Span* const block = p.large(kMinHugeBytes / kPageBytes);
-  fill(block, 1);
-  p.release(block);
+  p.free_written_block();
   while (in_use(p) * kPageBytes < kMinHugeBytes) p.small(class_of(kMaxPopulated));
   p.large(in_use(p) - (has_more ? 0 : 1));
   p.heap.review_huge_pages();

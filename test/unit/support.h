@@ -183,12 +183,14 @@ struct Pages {
   Span* large(std::size_t pages, std::size_t alignment = 1) {
     return heap.acquire_large(PageCount{pages}, PageCount{alignment});
   }
-  // One large block that had been written to is freed, so that the heap asks for huge pages when it
-  // has become large.
-  void ask_for_huge_pages() {
+  // So that the heap asks for huge pages when it has become large.
+  void free_written_block() {
     Span* const block = large(kMinHugeBytes / kPageBytes);
     fill(block, 1);
     release(block);
+  }
+  void ask_for_huge_pages() {
+    free_written_block();
     while (heap.stats().in_use.bytes() < kMinHugeBytes) large(64);
     heap.review_huge_pages();
   }
