@@ -188,9 +188,9 @@ class PageHeap {
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* fit_committed_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
   bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
-  void ask_locked(HugePages what) MINITC_REQUIRES(lock_);
+  void advise_areas() MINITC_EXCLUDES(lock_);
   bool has_many_pieces_locked() const MINITC_REQUIRES(lock_);
-  void review_before_growth_locked(PageCount block) MINITC_REQUIRES(lock_);
+  void stop_asking_if_unlikely_locked(PageCount block) MINITC_REQUIRES(lock_);
   bool is_written_locked(PageCount more) const MINITC_REQUIRES(lock_);
   void note_if_written(const void* ptr) MINITC_EXCLUDES(lock_);
   void round_to_huge_pages_locked(Span* run) MINITC_REQUIRES(lock_);

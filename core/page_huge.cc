@@ -19,27 +19,37 @@ bool is_all_zero(const char* start) {
 
 void PageHeap::review_huge_pages() {
   if (!chooses_huge_pages()) return;
-  const LockGuard guard(lock_, *this);
-  if (has_many_pieces_locked()) {
-    if (!avoids_huge_pages()) ask_locked(HugePages::kAvoided);
-  } else if (!wants_huge_pages() && is_written_locked(PageCount{})) {
-    ask_locked(HugePages::kWanted);
+  {
+    const LockGuard guard(lock_, *this);
+    const bool avoids = has_many_pieces_locked();
+    if (!avoids && !is_written_locked(PageCount{})) return;
+    const HugePages wanted = avoids ? HugePages::kAvoided : HugePages::kWanted;
+    if (asked_.exchange(wanted, std::memory_order_relaxed) == wanted) return;
   }
+  advise_areas();
 }
 
-// Before the heap grows for a large block, or for small spans if that is of no pages.
-void PageHeap::review_before_growth_locked(PageCount block) {
-  if (!chooses_huge_pages() || avoids_huge_pages()) return;
-  const bool is_written = is_written_locked(block);
-  if (is_written == wants_huge_pages()) return;
-  ask_locked(is_written ? HugePages::kWanted : HugePages::kNothing);
+// Before the heap grows for a large block, or for small spans if that is of no pages: it may have
+// become one of which less is known.
+void PageHeap::stop_asking_if_unlikely_locked(PageCount block) {
+  if (!chooses_huge_pages() || !wants_huge_pages() || is_written_locked(block)) return;
+  asked_.store(HugePages::kNothing, std::memory_order_relaxed);
 }
 
-// All that is mapped, and all that will be.
-void PageHeap::ask_locked(HugePages what) {
-  asked_.store(what, std::memory_order_relaxed);
-  for (const Area* area = areas_; area != nullptr; area = area->next) {
-    advise(area->start, area->length);
+// Area by area, as each call takes long. One that grows meanwhile has been told where it did.
+void PageHeap::advise_areas() {
+  const Area* area = nullptr;
+  for (bool is_first = true;; is_first = false) {
+    PageId start;
+    PageCount length;
+    {
+      const LockGuard guard(lock_, *this);
+      area = is_first || areas_ == nullptr ? areas_ : area->next;
+      if (area == nullptr) return;
+      start = area->start;
+      length = area->length;
+    }
+    advise(start, length);
   }
 }
 

@@ -192,7 +192,7 @@ bool PageHeap::grow_locked(PageCount pages) {
     os_->release(memory, chunk.bytes());
     return false;
   }
-  review_before_growth_locked(is_large ? pages : PageCount{});
+  stop_asking_if_unlikely_locked(is_large ? pages : PageCount{});
   advise(start, chunk);
   note_area_locked(start, chunk);
   stats_.mapped += chunk;
