@@ -1,41 +1,13 @@
 #include "core/page_heap.h"
 
-#include <string.h>
-
 #include <algorithm>
+
+#include "core/zeros.h"
 
 namespace minitc {
 namespace {
 
 constexpr PageCount kNoLimit{SIZE_MAX};
-
-constexpr std::size_t kStep = 512;  // so many bytes are read between two tests
-
-// In registers that x86-64 and AArch64 always have: a third to two thirds of the time of words.
-bool is_zero_step(const char* at) {
-  using Words = std::uint64_t __attribute__((vector_size(16)));
-  Words seen[2] = {};
-  for (std::size_t i = 0; i < kStep; i += sizeof(seen)) {
-    seen[0] |= *reinterpret_cast<const Words*>(at + i);
-    seen[1] |= *reinterpret_cast<const Words*>(at + i + sizeof(Words));
-  }
-  const Words both = seen[0] | seen[1];
-  return (both[0] | both[1]) == 0;
-}
-
-// Makes `bytes` from the start of a line on read as zeros, but writes to no page that already does:
-// if it has no memory, it is the kernel's one page of zeros that is read, and stays so.
-void clear_written(char* start, std::size_t bytes) {
-  constexpr std::size_t kLeastPage = 4096;  // of any kernel
-  char* const end = start + bytes;
-  for (char* at = start; at != end;) {
-    const std::size_t in_page = reinterpret_cast<std::uintptr_t>(at) % kLeastPage;
-    char* const page_end = std::min(at + kLeastPage - in_page, end);
-    while (at + kStep <= page_end && is_zero_step(at)) at += kStep;
-    memset(at, 0, static_cast<std::size_t>(page_end - at));
-    at = page_end;
-  }
-}
 
 // The color of a large span that begins at `start`, at most `room`. Not by turns: what takes the
 // place of an old object then needs memory in the same pages.
@@ -169,12 +141,13 @@ void PageHeap::release_small(SpanList& spans) {
 }
 
 Finding PageHeap::release_large(void* ptr) {
-  note_if_written(ptr);
+  const Seen seen = look_at(ptr);
   bool excess = false;
   {
     const LockGuard guard(lock_, *this);
-    Span* const span = large_at_locked(ptr);
+    Span* const span = large_at(ptr);
     if (span == nullptr) return find_locked(ptr);
+    note_seen_locked(seen, span->length);
     stats_.large -= span->length;
     --stats_.large_count;
     put_back_locked(span, SpanState::kFree);
@@ -308,8 +281,9 @@ void PageHeap::put_back_locked(Span* span, SpanState state) {
   insert_locked(coalesce_locked(span));
 }
 
-// The span of the large object that begins at `ptr`, or null.
-Span* PageHeap::large_at_locked(const void* ptr) const {
+// The span of the large object that begins at `ptr`, or null. Without the lock, of a bad pointer it
+// may be one that was.
+Span* PageHeap::large_at(const void* ptr) const {
   Span* const span = map_->span_at(PageId::of(ptr));
   const bool is_large = span != nullptr && span->state == SpanState::kLarge;
   return is_large && span->object() == ptr ? span : nullptr;

@@ -144,6 +144,9 @@ class PageHeap {
   // What is asked of the kernel for all that is mapped.
   enum class HugePages : std::uint8_t { kNothing, kWanted, kAvoided };
 
+  // Of the program in a large block.
+  enum class Seen : std::uint8_t { kNothing, kUnwritten, kWritten };
+
   // Addresses in a row that came from the OS.
   struct Area {
     Area(PageId first, PageCount pages, Area* others) : start(first), length(pages), next(others) {}
@@ -192,7 +195,8 @@ class PageHeap {
   bool has_many_pieces_locked() const MINITC_REQUIRES(lock_);
   void stop_asking_if_unlikely_locked(PageCount block) MINITC_REQUIRES(lock_);
   bool is_written_locked(PageCount more) const MINITC_REQUIRES(lock_);
-  void note_if_written(const void* ptr) MINITC_EXCLUDES(lock_);
+  Seen look_at(const void* ptr) const;
+  void note_seen_locked(Seen seen, PageCount length) MINITC_REQUIRES(lock_);
   void round_to_huge_pages_locked(Span* run) MINITC_REQUIRES(lock_);
   void note_area_locked(PageId start, PageCount length) MINITC_REQUIRES(lock_);
   Span* split_locked(Span* run, PageCount pages) MINITC_REQUIRES(lock_);
@@ -207,7 +211,7 @@ class PageHeap {
   }
   void put_in_use_locked(Span* run, SpanState state) MINITC_REQUIRES(lock_);
   void put_back_locked(Span* span, SpanState state) MINITC_REQUIRES(lock_);
-  Span* large_at_locked(const void* ptr) const MINITC_REQUIRES(lock_);
+  Span* large_at(const void* ptr) const;
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
   PageCount bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
   PageCount own_bound_locked(Keep keep) const MINITC_REQUIRES(lock_);

@@ -3,17 +3,13 @@
 #include <algorithm>
 
 #include "core/page_heap.h"
+#include "core/zeros.h"
 
 namespace minitc {
 namespace {
 
 // How much of a page is looked at. Who writes to a page writes to its first bytes, mostly.
 constexpr std::size_t kLookBytes = 4096;
-
-bool is_all_zero(const char* start) {
-  const char* const end = start + kLookBytes;
-  return std::all_of(start, end, [](char byte) { return byte == 0; });
-}
 
 }  // namespace
 
@@ -70,28 +66,23 @@ bool PageHeap::is_written_locked(PageCount more) const {
          (wants_huge_pages() || large + large >= stats_.in_use + more);
 }
 
-// Looks at a large block that is about to be freed, whose pages were all zero when it was acquired.
-// Not under the lock: a look may take a page fault. The program may have protected a page, or kept
-// it from its child.
-void PageHeap::note_if_written(const void* ptr) {
-  if (!chooses_huge_pages()) return;
-  const char* start;
-  PageCount length;
-  {
-    const LockGuard guard(lock_, *this);
-    const Span* const span = large_at_locked(ptr);
-    if (span == nullptr || !span->zero) return;
-    start = span->start.ptr();
-    length = span->length;
+// Looks at a large block that is about to be freed, if its pages were all zero when it was
+// acquired. Not under the lock: a look may take a page fault. The program may have protected a
+// page, or kept it from its child.
+PageHeap::Seen PageHeap::look_at(const void* ptr) const {
+  const Span* const span = chooses_huge_pages() ? large_at(ptr) : nullptr;
+  if (span == nullptr || !span->zero) return Seen::kNothing;
+  const std::size_t part = span->length.bytes() / kBlockLooks;
+  for (std::size_t at = part / 2; at < kBlockLooks * part; at += part) {
+    const char* const look = span->start.ptr() + align_down(at, kLookBytes);
+    if (!os_->can_read(look) || is_zero(look, kLookBytes)) return Seen::kUnwritten;
   }
-  const std::size_t part = length.bytes() / kBlockLooks;
-  bool is_written = true;
-  for (std::size_t at = part / 2; at < kBlockLooks * part && is_written; at += part) {
-    const char* const look = start + align_down(at, kLookBytes);
-    is_written = os_->can_read(look) && !is_all_zero(look);
-  }
-  const LockGuard guard(lock_, *this);
-  written_ = is_written ? std::min(written_ + length, stats_.peak) : PageCount{};
+  return Seen::kWritten;
+}
+
+void PageHeap::note_seen_locked(Seen seen, PageCount length) {
+  if (seen == Seen::kUnwritten) written_ = PageCount{};
+  if (seen == Seen::kWritten) written_ = std::min(written_ + length, stats_.peak);
 }
 
 // Where huge pages are wanted memory comes by whole ones. So `run`, which is in no index, gets what

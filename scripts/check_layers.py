@@ -16,7 +16,7 @@ import sys
 LAYERS = [
     "config",
     "base text",
-    "os",
+    "os zeros",
     "lock cgroup bad_pointer",
     "options",
     "size_class metadata_arena",
