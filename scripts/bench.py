@@ -9,7 +9,6 @@ It ends with status 0, with 1 if a run failed, or with 2 if the command line is 
 """
 import argparse
 import datetime
-import json
 import pathlib
 import subprocess
 import sys
@@ -88,9 +87,7 @@ def report(args, result):
   text = bench_report.tables(result)
   (args.out / "result.md").write_text(text, encoding="utf-8")
   for path in filter(None, (args.out / "result.json", args.json)):
-    with open(path, "w", encoding="utf-8") as file:
-      json.dump(result, file, indent=1)
-      file.write("\n")
+    bench_measure.write_json(path, result)
   print(text, flush=True)
   bench_report.chart(result, args.out / "chart.svg")
 

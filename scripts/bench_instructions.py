@@ -8,13 +8,13 @@ and the warming up cancel out. The counts do not depend on what else the machine
 import argparse
 import concurrent.futures
 import dataclasses
-import json
 import os
 import re
 import subprocess
 import sys
 
 import bench_contestants
+import bench_measure
 from bench_contestants import BadInput
 
 
@@ -78,9 +78,7 @@ def main():
     print(f"{loop.name:<14}"
           + "".join(f"{result[loop.name][c.name]:12.1f}" for c in contestants))
   if args.json:
-    with open(args.json, "w", encoding="ascii") as file:
-      json.dump(result, file, indent=1)
-      file.write("\n")
+    bench_measure.write_json(args.json, result)
   return 0
 
 

@@ -34,6 +34,12 @@ def wait(process, seconds):
     raise BadRun(f"no end after {seconds} s") from None
 
 
+def write_json(path, result):
+  with open(path, "w", encoding="utf-8") as file:
+    json.dump(result, file, indent=1)
+    file.write("\n")
+
+
 def costs(report):
   """What a run cost, as measure wrote it."""
   measured = json.loads(report.read_text(encoding="ascii"))

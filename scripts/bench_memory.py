@@ -11,7 +11,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import datetime
-import json
 import pathlib
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import bench_contestants
 import bench_measure
 import bench_memory_report
 import bench_memory_workloads
+import bench_workloads
 from bench_contestants import BadInput
 from bench_measure import BadRun
 
@@ -100,9 +100,7 @@ def save(args, result):
   nothing."""
   (args.out / "result.md").write_text(bench_memory_report.tables(result), encoding="utf-8")
   for path in filter(None, (args.out / "result.json", args.json)):
-    with open(path, "w", encoding="utf-8") as file:
-      json.dump(result, file)
-      file.write("\n")
+    bench_measure.write_json(path, result)
 
 
 def main():
@@ -113,7 +111,7 @@ def main():
     setup = bench_memory_workloads.Setup(pathlib.Path(args.programs).resolve(),
                                          args.out.resolve() / "work", args.scale, args.pace,
                                          args.quick)
-    bench_memory_workloads.prepare(setup, workloads)
+    bench_workloads.prepare(setup, workloads, bench_memory_workloads.words_of)
     if args.document:
       bench_memory_report.split(args.document)  # now rather than when all has been measured
     result = {"machine": {

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -15,7 +14,7 @@ import bench_contestants
 import bench_measure
 import bench_watch
 import bench_workloads
-from bench_contestants import OURS, BadInput
+from bench_contestants import OURS
 from bench_measure import BadRun
 
 MIB = 1 << 20
@@ -43,7 +42,7 @@ class Workload:
   title: str = ""
   env: dict = dataclasses.field(default_factory=dict)
   stdin: str | None = None
-  prepare: object = None  # called with the setup before the first run
+  prepare: object = None  # called with the setup and itself before the first run
   run: object = None  # runs it in another way than run_watched
 
   @property
@@ -404,14 +403,3 @@ def run(setup, workload, contestant):
   figures.update({f"{where}, MiB, by its own report": done.report[where] / MIB
                   for where in REPORTED if done.report})
   return {"figures": figures, "digest": digest, "samples": done.samples}
-
-
-def prepare(setup, workloads):
-  """Makes what the workloads read, and says what is missing before long work is lost to it."""
-  setup.work.mkdir(parents=True, exist_ok=True)
-  for workload in workloads:
-    program = words_of(setup, workload)[0]
-    if shutil.which(program) is None:
-      raise BadInput(f"{workload.name}: {program} is missing")
-    if workload.prepare:
-      workload.prepare(setup, workload)

@@ -7,7 +7,6 @@ turn: the medians of these ratios are meant to be read. Instructions are callgri
 with its loop, as bench_instructions.py counts those of a pair.
 """
 import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -103,9 +102,7 @@ def main():
     print(f"{name:<20}{row['seconds']:10.3f}{row['per pool']:10.2f}{row['per pool-inline']:10.2f}"
           f"{row['instructions']:10.0f}")
   if args.json:
-    with open(args.json, "w", encoding="ascii") as file:
-      json.dump(result, file, indent=1)
-      file.write("\n")
+    bench_measure.write_json(args.json, result)
   return 0
 
 

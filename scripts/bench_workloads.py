@@ -39,7 +39,7 @@ class Workload:
   stdin: str | None = None
   rounds: int = 0
   is_scaled: bool = True
-  prepare: object = None  # called with the setup before the first run
+  prepare: object = None  # called with the setup and itself before the first run
   run: object = None  # runs it in another way than run_program
 
   @property
@@ -107,7 +107,7 @@ PROBES = [row for rows in [
 ] for row in rows]
 
 
-def write_text(setup):
+def write_text(setup, _workload):
   """Words with some repetition: what a packer finds in text."""
   rng = random.Random(3)
   words = ["".join(rng.choices("etaoinshrdlucmfw", k=rng.randrange(2, 10))) for _ in range(4000)]
@@ -115,7 +115,7 @@ def write_text(setup):
   (setup.work / "text").write_text("\n".join(lines), encoding="ascii")
 
 
-def write_sql(setup):
+def write_sql(setup, _workload):
   text = run_workload.workload(max(1000, int(120_000 * setup.scale)))
   (setup.work / "work.sql").write_text(text, encoding="ascii")
 
@@ -200,7 +200,7 @@ REAL = [
 SMALL = [
     Workload("small-true", ("/bin/true",), is_probe=True),
     Workload("small-bc", ("bc", "{work}/sum.bc"), is_probe=True, stdin=os.devnull,
-             prepare=lambda setup: (setup.work / "sum.bc").write_text(
+             prepare=lambda setup, _workload: (setup.work / "sum.bc").write_text(
                  "s = 0\nfor (i = 1; i < 2000; i++) s += i ^ 2\ns\nquit\n", encoding="ascii")),
 ]
 
@@ -265,12 +265,12 @@ def run(setup, workload, contestant):
   return (workload.run or run_program)(setup, workload, contestant)
 
 
-def prepare(setup, workloads):
+def prepare(setup, workloads, find_words=words_of):
   """Makes what the workloads read, and says what is missing before hours of work are lost to it."""
   setup.work.mkdir(parents=True, exist_ok=True)
   for workload in workloads:
-    program = words_of(setup, workload)[0]
+    program = find_words(setup, workload)[0]
     if shutil.which(program) is None:
       raise BadInput(f"{workload.name}: {program} is missing")
     if workload.prepare:
-      workload.prepare(setup)
+      workload.prepare(setup, workload)

@@ -22,6 +22,9 @@ import subprocess
 import sys
 import tempfile
 
+import bench_contestants
+import bench_memory_workloads
+
 LIVE_FACTOR = 1.25
 SLACK = 96 * 2**20
 DRIFT_PERCENT = 10
@@ -36,15 +39,6 @@ GREETING = re.compile(r"libminitc: \S+ .*MINITC_VERBOSE=1.*\n")
 Sample = collections.namedtuple("Sample", "seconds live rss operations")
 
 
-def drift_percent(samples):
-  """How far the line through RSS - live rises over the last two thirds, in percent of live."""
-  samples = samples[len(samples) // 3:]
-  times = [sample.seconds for sample in samples]
-  line = statistics.linear_regression(times, [sample.rss - sample.live for sample in samples])
-  rise = line.slope * (times[-1] - times[0])
-  return 100 * rise / statistics.fmean(sample.live for sample in samples)
-
-
 def judge(samples):
   """What is wrong with the memory, a text for each."""
   for sample in samples:
@@ -54,7 +48,7 @@ def judge(samples):
              f"{sample.live / 2**20:.0f} are live; the bound is {bound / 2**20:.0f}")
       break
   if len(samples) >= DRIFT_SAMPLES:
-    drift = drift_percent(samples)
+    drift = bench_memory_workloads.rise(samples[len(samples) // 3:])
     print(f"RSS - live rises by {drift:.1f} % of live in the last two thirds", flush=True)
     if drift > DRIFT_PERCENT:
       yield f"RSS grows: {drift:.1f} %, the bound is {DRIFT_PERCENT} %"
@@ -78,13 +72,12 @@ def watch(name, stream):
 
 def soak(program, name, library, seconds, threads):
   """Runs the program on one library; returns what is wrong, a text for each."""
-  dropped = ("MINITC_", "MALLOC_", "LD_", "GLIBC_TUNABLES")
-  env = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
   argv = ["timeout", "--foreground", str(seconds + PATIENCE_SECONDS),
           "env", f"LD_PRELOAD={os.path.abspath(library)}", "MINITC_VERBOSE=1",
           os.path.abspath(program), str(threads), f"{seconds}s", "1", f"soak={SAMPLE_SECONDS}"]
   with tempfile.TemporaryFile("w+", errors="replace") as errors:
-    with subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    with subprocess.Popen(argv, env=bench_contestants.clean_environment(),
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=errors, text=True) as process:
       samples = watch(name, process.stdout)
     errors.seek(0)

@@ -282,7 +282,7 @@ def fixture_memory_setup(build, tmp_path):
 
 @pytest.mark.parametrize("workload", MEMORY, ids=lambda workload: workload.name)
 def test_memory_workload_runs(memory_setup, lib, workload):
-  bench_memory_workloads.prepare(memory_setup, [workload])
+  bench_workloads.prepare(memory_setup, [workload], bench_memory_workloads.words_of)
   contestants = [Contestant("glibc", None), Contestant("minitc", lib)]
   failures = []
   runs, _ = bench_memory.measure(memory_setup, workload, contestants, 1, failures)
