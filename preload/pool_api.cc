@@ -1,4 +1,4 @@
-// The C functions for region pools: argument rules and errno. What they do is in minitc.h.
+// The C functions for region pools: argument rules and EINVAL. What they do is in minitc.h.
 
 #include <errno.h>
 #include <string.h>

@@ -12,8 +12,11 @@ again, on any path. What libc's functions need is not known here; the tests of s
 
 import argparse
 import functools
+import pathlib
 import re
 import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # In bytes. Reports hold the figures of all classes, and are called by programs that ask for them.
 FRAME_LIMIT = 1024
@@ -22,12 +25,13 @@ REPORT_FRAME_LIMIT = 6144
 REPORT_CHAIN_LIMIT = 8192
 REPORTS = {"malloc_info", "malloc_stats", "mallinfo", "mallinfo2", "minitc_stats", "minitc_stats_json",
            "minitc_for_each_span",
-           "minitc::{anonymous}::report_at_end()"}
+           "minitc::print_report()", "minitc::{anonymous}::report_at_end()"}
 
-# What is called through a pointer: the table of the OS and what takes the lines of reports and
-# complaints. (The operators of a C++ runtime are so, too.)
+# What is called through a pointer: the table of the OS, what reads the files of a control group, and
+# what takes the lines of reports and complaints. (The operators of a C++ runtime are so, too.)
+OS_TABLE = re.findall(r"^ +\.\w+ = (\w+),$", (ROOT / "core" / "os.cc").read_text("utf-8"), re.M)
 INDIRECT = re.compile(r"minitc::(\{anonymous\}::)?"
-                      r"(reserve_from_kernel|unmap|decommit|move|renew|put_line|say)\("
+                      rf"({'|'.join(OS_TABLE)}|read_file|put_line|say)\("
                       r"|<lambda\(const (minitc::)?Text&, void\*\)>")
 
 # Functions that may call themselves, with the reason why that has an end.

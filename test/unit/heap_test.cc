@@ -234,7 +234,7 @@ TEST_CASE("heap: a zeroed object of many pages that nobody has had is not touche
     REQUIRE(all_zero(objects.back(), bytes));
     return objects.back();
   };
-  for (unsigned cls = class_of(kMaxCleared + 1); cls < kNumClasses; ++cls) {
+  for (unsigned cls = class_of(kMaxClearedBytes + 1); cls < kNumClasses; ++cls) {
     const std::size_t bytes = kSizeClasses[cls].bytes;
     CAPTURE(bytes);
     for (int i = 0; i < 6; ++i) {
@@ -1046,7 +1046,7 @@ TEST_CASE("heap: what a strict kernel charges is little more than what is live")
   std::size_t steps_beyond = 0;
   for (std::size_t live = 0; live < total;) {
     live += f.heap->usable_size(f.allocate(bytes));
-    if (f.fake.mapped_bytes() > live + live / 5 + (std::size_t{12} << 20)) ++steps_beyond;
+    if (f.fake.mapped_bytes() > live + live / 5 + (std::size_t{9} << 20)) ++steps_beyond;
   }
   CHECK(steps_beyond == 0);
 }
