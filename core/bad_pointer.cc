@@ -59,8 +59,7 @@ void BadPointers::report(Call call, const void* ptr, Finding finding) {
 
 // Whether this is the first report with the key, which is then remembered.
 bool BadPointers::is_new(std::uintptr_t key) {
-  constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15U;
-  const std::size_t first = key * kSpread / (UINT64_MAX / kSites + 1);
+  const std::size_t first = key * kGolden / (UINT64_MAX / kSites + 1);
   for (std::size_t i = 0; i < kSites; ++i) {
     std::atomic<std::uintptr_t>& slot = sites_[(first + i) % kSites];
     std::uintptr_t seen = slot.load(std::memory_order_relaxed);

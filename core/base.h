@@ -92,6 +92,10 @@ MINITC_HOT T as_result(T value) {
 // What is at `slot`, whoever may be writing to it.
 inline __attribute__((no_sanitize("thread"))) void* peek(void* const* slot) { return *slot; }
 
+// 2^64 over the golden ratio, and odd. Numbers near each other, times this, lie far apart, and no
+// two become one.
+inline constexpr std::uint64_t kGolden = 0x9E37'79B9'7F4A'7C15;
+
 constexpr bool is_power_of_two(std::size_t n) { return n != 0 && (n & (n - 1)) == 0; }
 // `alignment` is a power of two; `n` + `alignment` must not overflow.
 constexpr std::size_t align_up(std::size_t n, std::size_t alignment) {

@@ -2,16 +2,14 @@
 //
 // Objects come and go as arrays of pointers. A batch that a thread spills is kept as it is in the
 // store, if there is room, for the next thread that refills; otherwise its objects go home into
-// their spans. Objects are never touched: which are free is in the spans' bitmaps.
+// their spans. Objects are never touched: which are free is in the spans' bitmaps. But whole pages
+// of those that are free go back to the OS when their span has lain for a while.
 //
 // Thread safety: all public methods may be called from any thread. The lock guards the store and
 // the spans' lists and `free` bits; under it no system call is made. A span's `home` bits are
 // atomic: the thread that has the objects in hand changes them, mostly outside the lock. Where bad
 // pointers are ignored it does so under the lock, as then it may have none in hand: a span has its
 // class number while it has bitmaps, and that too is guarded by the lock.
-//
-// Objects are never touched, but whole pages of those that are free in a span go back to the OS
-// when the span has lain for a while.
 //
 // Invariants: I7  Every object of a small span is in exactly one place: with the program or in a
 //                 thread cache (home 0, free 0), in the store (home 1, free 0), in its span
@@ -191,7 +189,8 @@ class alignas(64) CentralCache {
     return std::min<std::size_t>(kMinStored, size_class().batch / 4U);
   }
   std::size_t store_capacity() const {
-    return size_class().bytes > kMaxStored ? least_stored() : 2 * std::size_t{size_class().batch};
+    return size_class().bytes > kMaxStoredBytes ? least_stored()
+                                                : 2 * std::size_t{size_class().batch};
   }
 
   RankedLock<LockRank::kCentral> lock_;

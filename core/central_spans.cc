@@ -12,7 +12,7 @@ SpanList CentralCache::new_spans(std::size_t objects, std::size_t held) {
   const std::size_t group = kSpanGroupBytes / (size_class().pages * kPageBytes);
   const std::size_t wanted = std::max(needed, std::min(held >> kSpanGroupShift, group));
   SpanList spans = base_.heap->acquire_small(cls_, wanted, owner_ >> 8);
-  if (wanted <= held >> kPopulateShift && size_class().bytes <= kMaxPopulated) {
+  if (wanted <= held >> kPopulateShift && size_class().bytes <= kMaxPopulatedBytes) {
     base_.heap->populate(spans);
   }
   SpanList without_bits;

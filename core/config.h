@@ -50,16 +50,22 @@ inline constexpr std::size_t kMostFirstBytes = 16 * 1024;
 // kTickMs.
 inline constexpr std::uint16_t kGrowMs = 16;
 inline constexpr std::uint16_t kShrinkMs = 48;
-// Objects that move between tiers at a time, at most.
+// Objects that move between tiers at a time, at most. More were no faster (docs/performance.md); of
+// 72 KiB, not 64, a thread of 1 to 17 KiB needs an instruction less per object (docs/decisions.md).
 inline constexpr std::size_t kMaxBatch = 64;
 inline constexpr std::size_t kMaxBatchBytes = 72 * 1024;
 // Objects that a thread that allocates nothing frees before it gets a cache. libc frees a few when
 // a thread is past its end, which must not give it one.
 inline constexpr std::uint32_t kLoneFrees = 128;
-// Caches of such threads at a time. One whose end goes unnoticed leaves its cache behind.
+// Caches of such threads at a time. One whose end goes unnoticed leaves its cache behind: with all
+// of them 0.2 MiB of caches, and what these hold.
 inline constexpr std::uint32_t kMaxLoneCaches = 64;
 // Refills and spills of one thread between two looks at what it no longer uses.
 inline constexpr std::uint32_t kScavengePeriod = 128;
+// And between two at the clock, which costs some 20 ns.
+inline constexpr std::uint32_t kTickPeriod = 4;
+// Milliseconds between two rounds of what is done now and then.
+inline constexpr std::uint32_t kTickMs = 16;
 // A thread may cache so many times what is left for all.
 inline constexpr std::ptrdiff_t kMostOfBudget = 4;
 // A cache that its owner has not come back to for so long is idle: time enough for all that the
@@ -69,11 +75,7 @@ inline constexpr std::uint32_t kIdleMs = 50;
 // that is worth it, in bytes.
 inline constexpr std::size_t kIdleLooks = 64;
 inline constexpr std::size_t kMaxRobbed = 8;
-inline constexpr std::size_t kLeastRobbed = 2 * 1024;
-// And between two at the clock, which costs some 20 ns.
-inline constexpr std::uint32_t kTickPeriod = 4;
-// Milliseconds between two rounds of what is done now and then.
-inline constexpr std::uint32_t kTickMs = 16;
+inline constexpr std::size_t kLeastRobbedBytes = 2 * 1024;
 
 // --- Central caches ----------------------------------------------------------------------------
 
@@ -81,7 +83,7 @@ inline constexpr std::uint32_t kTickMs = 16;
 inline constexpr unsigned kMaxShards = 16;
 // Longest objects, in bytes, of which each shard has spans of its own. Of longer ones few come in a
 // batch, and one that is freed elsewhere would split it.
-inline constexpr std::size_t kMaxSharded = 1024;
+inline constexpr std::size_t kMaxShardedBytes = 1024;
 // A thread whose kScavengePeriod slow calls, in no more than kTickMs, came so many times to a cache
 // that had last refilled another goes to another shard.
 inline constexpr std::uint32_t kCrowdedMeetings = kScavengePeriod / 4;
@@ -89,7 +91,7 @@ inline constexpr std::uint32_t kCrowdedMeetings = kScavengePeriod / 4;
 // Objects that the store of a class may hold when the class has next to none in use, or a quarter
 // of a batch if that is less; and the longest, in bytes, of which it ever holds more.
 inline constexpr std::size_t kMinStored = 8;
-inline constexpr std::size_t kMaxStored = 512;
+inline constexpr std::size_t kMaxStoredBytes = 512;
 
 // Bytes of the spans that a class takes from the page heap at a time when it has many: objects that
 // are allocated in a row then lie in a row, for the prefetcher and the TLB.
@@ -99,11 +101,11 @@ inline constexpr std::size_t kSpanGroupShift = 2;
 // A class that takes no more than this fraction of the spans it has, as a shift, will soon have
 // filled them: their memory is asked for at once. Larger objects may be written to in part.
 inline constexpr std::size_t kPopulateShift = 4;
-inline constexpr std::size_t kMaxPopulated = 8 * 1024;
+inline constexpr std::size_t kMaxPopulatedBytes = 8 * 1024;
 
 // Of classes with longer objects than these a zeroed one comes straight from its span, if the
 // thread has none: what was never handed out need not be cleared, and has no memory yet.
-inline constexpr std::size_t kMaxCleared = 15 * 1024;
+inline constexpr std::size_t kMaxClearedBytes = 15 * 1024;
 
 // The free pages of a span that has had about as many free objects, within a factor of two, for so
 // many rounds of age(), less a part of one, are returned; free runs that old are before others.
@@ -119,8 +121,8 @@ inline constexpr std::size_t kBins = 128;
 // them an eighth of what it has, or the multiple of a large request that is next below that.
 inline constexpr std::size_t kMinChunkPages = 128;
 inline constexpr std::size_t kMaxChunkPages = 8192;
-// Pages of free spans that their classes give up at a time: for another's sake at least, and when
-// there are too many.
+// Pages of free spans that their classes give up at a time: for another's sake at least, so that it
+// does not come back at once, and when there are too many, so that the lock is not held for long.
 inline constexpr std::size_t kMinDissolved = 128;
 inline constexpr std::size_t kMaxDissolved = 2048;
 // Free pages that stay committed, in bytes: this much or an eighth of the live heap.
@@ -135,7 +137,8 @@ inline constexpr std::size_t kPeakBoundPart = 6;
 inline constexpr std::size_t kHugePeakBoundPart = 24;
 // Free runs, from the shortest on, of which an aligned block takes the first that lies well.
 inline constexpr std::size_t kAlignedLooks = 32;
-// Runs that are returned to the OS between two times that the lock is taken. When there are too
+// Runs that are returned to the OS between two times that the lock is taken, on the stack of who
+// does it meanwhile. When there are too
 // many free pages, this part of what may stay goes too, so that the next free one is no reason
 // again.
 inline constexpr std::size_t kReturnBatch = 16;
@@ -160,7 +163,8 @@ inline constexpr std::size_t kMinPieceBytes = 4 * 1024 * 1024;
 inline constexpr std::size_t kPieceShift = 3;
 // Above the soft limit, what the upper tiers hold is asked for again after growth by this part.
 inline constexpr std::size_t kPressurePart = 64;
-// After the OS refused a decommit, this many releases go by before it is asked again.
+// After the OS refused a decommit, this many releases go by before it is asked again: a refusal is
+// likely to be followed by another, and costs as much as a call that does something.
 inline constexpr std::uint32_t kDecommitPause = 64;
 // Lines of memory that lie at the same place in their pages share one set of the processor's first
 // cache, which holds eight or so. If all large blocks began with a page, a program that goes along

@@ -11,14 +11,12 @@ void ForkHold::prepare(Heap& heap) {
   heap.arena_.lock().lock_for_fork();
 }
 
-void ForkHold::release(Heap& heap) {
+void ForkHold::parent(Heap& heap) {
   heap.arena_.lock().unlock_after_fork();
   heap.pages_.lock().unlock_after_fork();
   for (CentralCache& central : heap.shards_.all()) central.lock().unlock_after_fork();
   heap.threads_lock_.unlock_after_fork();
 }
-
-void ForkHold::parent(Heap& heap) { release(heap); }
 
 void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
   ThreadCache* own = t_leased_cache != nullptr ? t_leased_cache : current_cache();
@@ -42,7 +40,7 @@ void ForkHold::child(Heap& heap) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     for (CentralCache& central : heap.shards_.all()) central.adopt_returning();
     heap.pages_.adopt_returning();
   }
-  release(heap);
+  parent(heap);
 }
 
 }  // namespace minitc

@@ -14,9 +14,6 @@ class ForkHold {
   // Only the forking thread lives on: the other threads' caches, which may have been caught in the
   // middle of a change, are dropped with the objects in them, and their budget is free again.
   static void child(Heap& heap);
-
- private:
-  static void release(Heap& heap);
 };
 
 }  // namespace minitc

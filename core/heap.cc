@@ -119,7 +119,7 @@ void* Heap::allocate_zeroed(std::size_t bytes) {
   if (bytes > kMaxSmall) return allocate_large(bytes, kMinAlign, /*zeroed=*/true);
   bool is_zero = false;
   void* const object =
-      bytes > kMaxCleared ? allocate_small(class_of(bytes), &is_zero) : allocate(bytes);
+      bytes > kMaxClearedBytes ? allocate_small(class_of(bytes), &is_zero) : allocate(bytes);
   return object == nullptr || is_zero ? object : memset(object, 0, bytes);
 }
 
@@ -153,7 +153,7 @@ void Heap::deallocate_slow(void* ptr, std::uintptr_t site) {
   const unsigned cls = map_.covers(address) ? map_.class_at(address) : 0;
   if (cls == 0) {
     tick();  // first: what was taken long ago is no reason to keep this
-    const Finding finding = map_.covers(address) ? pages_.release_large(ptr) : find(ptr);
+    const Finding finding = pages_.release_large(ptr);
     if (finding.verdict == Verdict::kLive) return;
     return bad_.report({Caller::kFree, site}, ptr, finding);
   }
@@ -239,10 +239,6 @@ Finding Heap::find(const void* ptr) {
   const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(ptr);
   if (!map_.covers(address)) return {Verdict::kForeign};
   if (const unsigned cls = map_.class_at(address); cls != 0) return shards_.first()[cls].find(ptr);
-  const Span* const span = map_.span_at(PageId::of(ptr));
-  if (span != nullptr && span->state == SpanState::kLarge && span->object() == ptr) {
-    return {Verdict::kLive, address, span->object_bytes()};
-  }
   return pages_.find(ptr);
 }
 
@@ -253,7 +249,7 @@ std::size_t Heap::size_or_report(const void* ptr, Call call) {
   return 0;
 }
 
-// --- Threads -----------------------------------------------------------------------------------
+// --- The calling thread's cache -----------------------------------------------------------------
 
 ThreadCache* Heap::own_cache() {
   return t_cache == &g_no_cache && use_caches_ ? adopt_cache() : current_cache();
@@ -274,82 +270,6 @@ ThreadCache* Heap::cache_to_free() {
   cache->lone = true;
   lone_caches_.fetch_add(1, std::memory_order_relaxed);
   return cache;
-}
-
-ThreadCache* Heap::adopt_cache() {
-  t_cache = &g_cache_gone;  // for a signal handler that allocates meanwhile
-  ThreadCache* const cache = arena_.create<ThreadCache>(share_);
-  if (cache == nullptr) {
-    t_cache = &g_no_cache;
-    return nullptr;
-  }
-  {
-    const LockGuard guard(threads_lock_, *this);
-    shards_.enter();
-    cache->next = threads_;
-    if (threads_ != nullptr) threads_->prev = cache;
-    threads_ = cache;
-  }
-  // The call below may allocate, and finds the cache there.
-  t_cache = cache;
-  if (pthread_setspecific(exit_key_, this) != 0) {
-    retire_cache();
-    return nullptr;
-  }
-  return cache;
-}
-
-void Heap::retire_cache() {
-  ThreadCache* const cache = current_cache();
-  t_cache = &g_cache_gone;
-  if (cache != nullptr && cache->lease_to_end()) bury(cache);
-}
-
-void Heap::bury(ThreadCache* cache) {
-  if (cache->lone) lone_caches_.fetch_sub(1, std::memory_order_relaxed);
-  cache->flush();
-  {
-    const LockGuard guard(threads_lock_, *this);
-    (cache->prev != nullptr ? cache->prev->next : threads_) = cache->next;
-    if (cache->next != nullptr) cache->next->prev = cache->prev;
-    if (next_look_ == cache) next_look_ = cache->next;
-    shards_.leave(cache->shard());
-  }
-  arena_.destroy(cache);
-}
-
-// Where bad pointers are ignored there is one shard: whose an object is must be known before a lock
-// is taken.
-void Heap::spread(ThreadCache* cache) {
-  if (bad_.ignored()) return;
-  const LockGuard guard(threads_lock_, *this);
-  if (!cache->is_crowded()) return;  // another has just moved
-  cache->move_to(shards_.move(cache->shard(), processors_));
-}
-
-// Threads that have gone idle lose what they cached: to those that are short of it, and after a
-// while because the spans of a few objects may be many. One round parks the caches that it comes
-// by, a later one robs those that are still parked.
-void Heap::rob_idle_caches() {
-  const ThreadCache* const own = current_cache();
-  std::size_t looks = 0;
-  for (std::size_t robbed = 0; robbed < kMaxRobbed; ++robbed) {
-    ThreadCache* found = nullptr;
-    bool is_abandoned = false;
-    {
-      const LockGuard guard(threads_lock_, *this);
-      for (; looks < kIdleLooks && found == nullptr; ++looks) {
-        ThreadCache* const cache = next_look_ != nullptr ? next_look_ : threads_;
-        if (cache == nullptr) return;
-        next_look_ = cache->next;
-        if (cache == own || cache->drawn_bytes() < kLeastRobbed) continue;
-        is_abandoned = !cache->park();
-        if (is_abandoned || cache->take_if_idle()) found = cache;
-      }
-    }
-    if (found == nullptr) return;
-    if (is_abandoned || !found->rob()) bury(found);
-  }
 }
 
 // --- The whole ---------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ namespace MINITC_HIDDEN minitc {
 class MetadataArena {
  public:
   static constexpr unsigned kMinShift = 4;   // 16 bytes
-  static constexpr unsigned kMaxShift = 14;  // 16 KiB: the pointers of a full thread stack
+  static constexpr unsigned kMaxShift = 12;  // 4 KiB: a ThreadCache
 
   constexpr MetadataArena() = default;
   void init(const Os& os) { os_ = &os; }
@@ -54,6 +54,7 @@ class MetadataArena {
 
   template <typename T, typename... Args>
   T* create(Args&&... args) {
+    static_assert(shift_of(sizeof(T)) <= kMaxShift);
     void* const block = allocate_block(shift_of(sizeof(T)));
     return block == nullptr ? nullptr : new (block) T(std::forward<Args>(args)...);
   }

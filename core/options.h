@@ -39,8 +39,7 @@ struct OptionRow {
     kNumber,
     kBytes,  // may end in K, M or G
     kLimit,  // likewise, or "cgroup:N%", N from 1 to 100, of the limit of the control group
-  } form;
-  const char* help;
+  } form = kNumber;
   const char* const* words = nullptr;  // names of the values from 0 to max; null: they are numbers
   // Instead of `field`: the value is an absolute path of `min` to `max` bytes.
   const char* Options::*path = nullptr;

@@ -12,7 +12,6 @@ constexpr PageCount kNoLimit{SIZE_MAX};
 // The color of a large span that begins at `start`, at most `room`. Not by turns: what takes the
 // place of an old object then needs memory in the same pages.
 std::size_t color_of(PageId start, std::size_t room) {
-  constexpr std::uint64_t kGolden = 0x9E37'79B9'7F4A'7C15;
   constexpr int kShift = 64 - std::bit_width(kColors - 1);
   const std::size_t line = start.value * kGolden >> kShift;
   return line % (std::min(room, kMaxColor) / kColorBytes + 1) * kColorBytes;
@@ -235,6 +234,9 @@ bool PageHeap::feed_arena() {
 }
 
 Finding PageHeap::find(const void* ptr) {
+  if (const Span* const span = large_at(ptr); span != nullptr) {
+    return {Verdict::kLive, reinterpret_cast<std::uintptr_t>(ptr), span->object_bytes()};
+  }
   const LockGuard guard(lock_, *this);
   return find_locked(ptr);
 }
@@ -290,7 +292,6 @@ Span* PageHeap::large_at(const void* ptr) const {
 }
 
 Finding PageHeap::find_locked(const void* ptr) {
-  if (!map_->covers(reinterpret_cast<std::uintptr_t>(ptr))) return {Verdict::kForeign};
   const PageId page = PageId::of(ptr);
   // No span is longer than all that is mapped. A foreign pointer is mostly far away.
   const Span* const span = map_->last_span_up_to(page, stats_.mapped);

@@ -37,7 +37,7 @@ struct PageHeapStats {
   PageCount returned;  // kReturned
   PageCount peak;      // largest in_use so far
   std::size_t large_count;
-  std::size_t returned_calls;  // runs given back to the OS so far
+  std::size_t runs_returned;   // runs given back to the OS so far
   std::size_t large_acquired;  // large spans so far
   PageCount large_acquired_pages;
 };
@@ -115,7 +115,7 @@ class PageHeap {
            is_pressed_.exchange(false, std::memory_order_relaxed);
   }
 
-  // What page `ptr` is in, for pointers that are no small object. Slow.
+  // What page `ptr` is in, for pointers that are no small object. Slow, but for live ones.
   Finding find(const void* ptr) MINITC_EXCLUDES(lock_);
   PageHeapStats stats() MINITC_EXCLUDES(lock_);
   // A request for more has no prospect, whatever may be freed, when it was refused.
@@ -319,7 +319,6 @@ class PageHeap {
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
   std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;           // of moved runs
   std::size_t mappings_ MINITC_GUARDED_BY(lock_) = 0;                 // of moved pages
-  std::size_t moves_ MINITC_GUARDED_BY(lock_) = 0;                    // under way
   std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;             // of moves
   SpanList kept_[kMaxShards * kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept: [kept_for(…)]
 };

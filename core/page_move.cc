@@ -9,7 +9,6 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
   {
     const LockGuard guard(lock_, *this);
     if (!are_whole || !may_move_locked()) return false;
-    ++moves_;
   }
   // Both spans are the caller's.
   const Move result =
@@ -17,7 +16,6 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
   if (result == Move::kDone) advise(from->start, from->length);
   if (result == Move::kRefused) advise(to->start, to->length);
   const LockGuard guard(lock_, *this);
-  --moves_;
   switch (result) {
     case Move::kRefused:
       return false;

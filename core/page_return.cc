@@ -9,7 +9,6 @@ namespace minitc {
 std::size_t PageHeap::trim() { return return_excess(Keep::kNothing).bytes(); }
 
 void PageHeap::adopt_returning() {
-  moves_ = 0;
   for (Span* run = returning_runs_.front(); run != nullptr;) {
     Span* const next = run->next;
     if (run->returned_by() != this_holder()) end_return_locked(run, /*returned=*/false);
@@ -251,7 +250,7 @@ PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, bool retur
 }
 
 void PageHeap::note_return_locked(PageCount pages, Keep keep) {
-  ++stats_.returned_calls;
+  ++stats_.runs_returned;
   if (keep == Keep::kBound) given_back_ += pages;
 }
 

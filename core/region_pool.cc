@@ -329,8 +329,7 @@ void RegionPool::enter_larges() {
 // Follows the way of `block` through the trie to the first node that has `wanted`, or to its end.
 // No two blocks have the same way, so it is at most 64 nodes long, and commonly a few.
 RegionPool::Large** RegionPool::way_of(const void* block, const void* wanted) {
-  constexpr std::uint64_t kSpread = 0x9e3779b97f4a7c15U;  // odd: loses nothing
-  std::uint64_t way = reinterpret_cast<std::uintptr_t>(block) * kSpread;
+  std::uint64_t way = reinterpret_cast<std::uintptr_t>(block) * kGolden;
   Large** place = &trie_;
   for (; *place != nullptr && (*place)->block != wanted; way <<= 1) {
     place = &(*place)->child[way >> 63];

@@ -49,7 +49,7 @@ class RunIndex {
     return a->length != b->length ? a->length < b->length : a->start < b->start;
   }
   static std::uint64_t priority(const Span* node) {
-    const std::uint64_t h = node->start.value * 0x9e3779b97f4a7c15U;
+    const std::uint64_t h = node->start.value * kGolden;
     return h ^ (h >> 32);
   }
   template <typename Visit>

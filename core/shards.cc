@@ -35,7 +35,7 @@ void Shards::forget_threads(const CentralCache* shard) {
 // must not take long. If it cannot grow, all are, for whatever they have.
 std::size_t Shards::refill_or_borrow(CentralCache* own, unsigned cls, void** out, std::size_t count,
                                      bool* is_zero) {
-  if (kSizeClasses[cls].bytes > kMaxSharded) {
+  if (kSizeClasses[cls].bytes > kMaxShardedBytes) {
     return caches_[cls].refill(base_, cls, out, count, is_zero);
   }
   CentralCache& cache = own[cls];

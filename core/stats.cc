@@ -43,7 +43,7 @@ void Snapshot::take(Heap& heap, Snapshot& out) {
   out.peak = pages.peak.bytes();
   out.mapped = out.live + out.thread_cached + out.central + out.page_heap_free + out.returned;
   out.metadata = heap.arena_.reserved_bytes() + heap.map_.reserved_bytes();
-  out.free_runs_returned = pages.returned_calls;
+  out.free_runs_returned = pages.runs_returned;
   out.pools = heap.pool_totals_.pools.load(std::memory_order_relaxed);
   out.pool_bytes = heap.pool_totals_.bytes.load(std::memory_order_relaxed);
   out.large_acquired = pages.large_acquired;

@@ -245,11 +245,7 @@ MINITC_EXPORT int mallopt(int /*parameter*/, int /*value*/) noexcept { return 1;
 
 // Prints the report of MINITC_STATS=1 to stderr.
 MINITC_EXPORT void malloc_stats(void) noexcept {
-  if (!heap_is_usable()) return;
-  Snapshot snapshot;
-  Snapshot::take(g_heap, snapshot);
-  report_text(
-      snapshot, [](const Text& line, void*) { print_line(line); }, nullptr);
+  if (heap_is_usable()) print_report();
 }
 
 // Writes the report as XML. EINVAL if options is not 0.

@@ -111,6 +111,13 @@ bool start_heap() {
   return true;
 }
 
+void print_report() {
+  Snapshot snapshot;
+  Snapshot::take(g_heap, snapshot);
+  report_text(
+      snapshot, [](const Text& line, void*) { print_line(line); }, nullptr);
+}
+
 namespace {
 
 [[gnu::constructor]] void start_at_load() {
@@ -122,11 +129,7 @@ namespace {
   // Not where a signal handler ends the program in the middle of a change.
   if (!heap_is_usable()) return;
   g_stats_file.write_last(g_heap);
-  if (g_options.stats == 0) return;
-  Snapshot snapshot;
-  Snapshot::take(g_heap, snapshot);
-  report_text(
-      snapshot, [](const Text& line, void*) { print_line(line); }, nullptr);
+  if (g_options.stats != 0) print_report();
 }
 
 }  // namespace

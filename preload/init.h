@@ -16,6 +16,9 @@ extern std::atomic<Stage> g_stage;
 // Constant once the stage is kReady.
 extern Options g_options;
 
+// Prints the report of MINITC_STATS=1 to stderr.
+void print_report();
+
 // Tries to make the heap ready; whether it is.
 MINITC_COLD bool start_heap();
 

@@ -15,11 +15,8 @@
 // Another name of a function of ours, which other libraries and the program can't replace.
 #define MINITC_OWN(name) [[gnu::alias(name), gnu::visibility("hidden")]]
 
-// An alias may take more arguments than its target, which then ignores them: the calling
-// conventions of all our platforms allow it. gcc also wants the attributes that it gives malloc and
-// free by itself.
+// For aliases gcc wants the attributes that it gives malloc and free by itself.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wattribute-alias"
 #pragma GCC diagnostic ignored "-Wmissing-attributes"
 #endif
 

@@ -27,7 +27,7 @@ LAYERS = [
     "shards",
     "thread_cache central_check central_return central_spans",
     "heap",
-    "stats fork inspection region_pool",
+    "stats fork heap_threads inspection region_pool",
     "stats_file",
 ]
 

@@ -73,7 +73,7 @@ struct OneClass {
 
 constexpr unsigned kClass48 = class_of(48);  // many objects in a page
 constexpr unsigned kClass8 = class_of(8);    // the most
-constexpr unsigned kClass512 = class_of(kMaxStored);
+constexpr unsigned kClass512 = class_of(kMaxStoredBytes);
 constexpr unsigned kClass1024 = class_of(1024);      // one bitmap word
 constexpr unsigned kClassLargest = kNumClasses - 1;  // one object in a span
 static_assert(kSizeClasses[kClass1024].objects <= 64 && kSizeClasses[kClass48].objects > 64);
@@ -157,7 +157,7 @@ TEST_CASE("central cache: a class that has many spans takes several in a row, an
 }
 
 TEST_CASE("central cache: a class that has many spans gets memory for the next ones at once") {
-  const unsigned cls = GENERATE(class_of(128), class_of(kMaxPopulated), class_of(16 * 1024));
+  const unsigned cls = GENERATE(class_of(128), class_of(kMaxPopulatedBytes), class_of(16 * 1024));
   OneClass c(cls);
   Objects objects;
   const auto held = [&c] { return c.central.stats().spans * c.size().pages * kPageBytes; };
@@ -172,7 +172,7 @@ TEST_CASE("central cache: a class that has many spans gets memory for the next o
   }
   const std::size_t before = held();
   take_all();
-  const bool is_small = c.size().bytes <= kMaxPopulated;
+  const bool is_small = c.size().bytes <= kMaxPopulatedBytes;
   CHECK(c.t.fake.populated_bytes() == (is_small ? held() - before : 0));
 
   const std::size_t populated = c.t.fake.populated_bytes();

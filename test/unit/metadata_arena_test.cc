@@ -30,7 +30,7 @@ TEST_CASE("metadata arena: sizes round up to powers of two of at least 16") {
   CHECK(MetadataArena::shift_of(17) == 5);
   CHECK(MetadataArena::shift_of(64) == 6);
   CHECK(MetadataArena::shift_of(65) == 7);
-  CHECK(MetadataArena::shift_of(16384) == MetadataArena::kMaxShift);
+  CHECK(MetadataArena::shift_of(4096) == MetadataArena::kMaxShift);
 }
 
 TEST_CASE("metadata arena: blocks are aligned, apart from each other and all there") {
@@ -145,16 +145,17 @@ TEST_CASE("metadata arena: when the OS refuses there is no block, and later ther
   CHECK(a.arena.create<Span>(PageId{1}, kOnePage, SpanState::kFree) == nullptr);
   CHECK(a.arena.reserved_bytes() == 0);
   a.fake.stop_failing();
-  char* const block = a.block(14);
+  constexpr unsigned kShift = MetadataArena::kMaxShift;
+  char* const block = a.block(kShift);
   REQUIRE(block != nullptr);
 
   // What is left of the chunk and what was freed can be had while the OS refuses.
   a.fake.fail(OsCall::kReserve, 1, test::kAlways);
   std::size_t more = 0;
-  while (a.block(14) != nullptr) ++more;
-  CHECK(more == (kMetadataChunkBytes >> 14) - 2);
-  a.arena.deallocate_block(block, 14);
-  CHECK(a.block(14) == block);
+  while (a.block(kShift) != nullptr) ++more;
+  CHECK(more == (kMetadataChunkBytes >> kShift) - 2);
+  a.arena.deallocate_block(block, kShift);
+  CHECK(a.block(kShift) == block);
   CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
 }
 

@@ -949,7 +949,7 @@ TEST_CASE("page heap: free runs above the bound are returned at once and whole",
   CHECK(p.fake.decommitted_bytes() == PageCount{32}.bytes());
   CHECK(free_pages(p) == 52);
   CHECK(returned(p) == fresh + 32);
-  CHECK(p.heap.stats().returned_calls == 1);
+  CHECK(p.heap.stats().runs_returned == 1);
   CHECK(p.adds_up());
 
   REQUIRE(p.large(32) != nullptr);  // the committed one
@@ -1046,13 +1046,13 @@ TEST_CASE("page heap: a bound that is too low for a program rises, but not for a
     while (spans.size() < kPieces) spans.push_back(p.large(kPiece));
     for (Span* const span : spans) p.release(span);
     spans.clear();
-    return p.heap.stats().returned_calls;
+    return p.heap.stats().runs_returned;
   };
   const std::size_t first = round();
   CHECK(first > 0);
   CHECK(free_pages(p) * kPageBytes <= kMinFreeBound);
   for (int i = 0; i < 3; ++i) round();
-  const std::size_t warm = p.heap.stats().returned_calls;
+  const std::size_t warm = p.heap.stats().runs_returned;
   for (int i = 0; i < 20; ++i) CHECK(round() == warm);
   CHECK(free_pages(p) == kPieces * kPiece);
 
@@ -1088,7 +1088,7 @@ TEST_CASE("page heap: what is taken again within a short time stays, for so long
   }
   take(2 * kPieces);
   CHECK(free_all() == 2 * kPieces);
-  CHECK(p.heap.stats().returned_calls == 0);
+  CHECK(p.heap.stats().runs_returned == 0);
 
   // The same in the time after, then in none.
   p.heap.age(now += kReuseMs);
@@ -1186,9 +1186,9 @@ TEST_CASE("page heap: a bound that has risen stays while it is needed, and falls
     spans.clear();
   };
   for (int i = 0; i < 3; ++i) round();
-  const std::size_t warm = p.heap.stats().returned_calls;
+  const std::size_t warm = p.heap.stats().runs_returned;
   for (int i = 0; i < 20; ++i) round();
-  CHECK(p.heap.stats().returned_calls == warm);
+  CHECK(p.heap.stats().runs_returned == warm);
   CHECK(free_pages(p) == kPieces * kPiece);
   for (int i = 0; i < 30; ++i) p.heap.age(now += kAgeMs);
   CHECK(free_pages(p) <= 1);
@@ -1314,7 +1314,7 @@ TEST_CASE(
     for (const std::size_t before = mapped(p); mapped(p) == before;) add();
   };
   const auto add_large = [&] { p.large(64); };
-  const auto add_small = [&] { p.small(class_of(kMaxPopulated)); };
+  const auto add_small = [&] { p.small(class_of(kMaxPopulatedBytes)); };
   while (in_use(p) * kPageBytes < kMinHugeBytes) {
     p.heap.review_huge_pages();
     CHECK(p.fake.huge_bytes(true) == 0);
@@ -1340,7 +1340,7 @@ TEST_CASE("page heap: a heap of which most is small objects asks for no huge pag
   CAPTURE(has_more);
   Pages p;
   p.free_written_block();
-  while (in_use(p) * kPageBytes < kMinHugeBytes) p.small(class_of(kMaxPopulated));
+  while (in_use(p) * kPageBytes < kMinHugeBytes) p.small(class_of(kMaxPopulatedBytes));
   p.large(in_use(p) - (has_more ? 0 : 1));
   p.heap.review_huge_pages();
   CHECK((p.fake.huge_bytes(true) != 0) == has_more);
@@ -1596,7 +1596,7 @@ TEST_CASE("page heap: a refused decommit is tolerated, and not asked for again f
   p.release(r[0]);
   CHECK(p.fake.calls(OsCall::kDecommit) == 1);
   CHECK(free_pages(p) == 32);
-  CHECK(p.heap.stats().returned_calls == 0);
+  CHECK(p.heap.stats().runs_returned == 0);
   CHECK(p.adds_up());
   for (std::uint32_t i = 0; i < kDecommitPause; ++i) {
     p.release(ones.back());

@@ -112,7 +112,7 @@ TEST_CASE("shards: an object goes home to the shard it came from, whoever brings
   Objects mixed;
   for (std::size_t i = 0; i < count; ++i) {
     for (unsigned shard = 0; shard < 2; ++shard) {
-      REQUIRE(s.shard_of(objects[shard][i]) == (s.size().bytes <= kMaxSharded ? shard : 0));
+      REQUIRE(s.shard_of(objects[shard][i]) == (s.size().bytes <= kMaxShardedBytes ? shard : 0));
       mixed.push_back(objects[shard][i]);
     }
   }
