@@ -24,6 +24,9 @@ enum class LockRank : std::uint8_t { kThreads, kCentral, kPageHeap, kMetadata };
 // it.
 [[gnu::tls_model("initial-exec")]] inline constinit thread_local std::uint32_t t_ranks_held = 0;
 
+// A bit of no rank, for who wants to be treated as if it were inside one.
+inline constexpr std::uint32_t kNoRank = 1U << 31;
+
 // True in a signal handler that interrupted this thread inside a critical section: what the locks
 // guard may be half changed, and nothing that locks may be called.
 inline bool inside_critical_section() { return t_ranks_held != 0; }

@@ -1,10 +1,12 @@
-// LDFLAGS: -L$BUILD/test/preload -l:lib_atfork.so
-// Forks with another library's fork handlers (lib_atfork) in place, with and without other threads.
-// They are registered in preinit, before anything allocated, or in main, after.
+// LDFLAGS: -L$BUILD/test/preload -l:lib_atfork.so -l:lib_atfork_early.so
+// Forks with other libraries' fork handlers in place, with and without other threads. Those of
+// lib_atfork are registered in preinit, before anything allocated, or in main, after; those of
+// lib_atfork_early in its constructor.
 #include "check.h"
 
 extern int register_fork_handlers(void);
 extern int fork_handler_calls(void);
+extern void allocate_under_lock(void);
 
 static volatile int stop;
 
@@ -60,12 +62,73 @@ static void after_with_threads(void) {
   fork_often(200, 8);
 }
 
+static void* allocate_until_stop(void* unused) {
+  while (!stop) allocate_under_lock();
+  return unused;
+}
+
+// Fork waits for the lock, and its holder must not have to wait for fork.
+static void early_lock(void) {
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, allocate_until_stop, NULL) == 0);
+  for (int i = 0; i < 300; i++) {
+    pid_t child = fork_checked();
+    if (child == 0) {
+      allocate_under_lock();
+      _exit(0);
+    }
+    CHECK(child_succeeded(child));
+  }
+  stop = 1;
+  CHECK(pthread_join(thread, NULL) == 0);
+}
+
+static void do_nothing(void) {}
+
+// glibc's list of handlers becomes longer under a lock of its own, which fork waits for with all of
+// the heap's locks held.
+static void long_list(void) {
+  churn(1);
+  size_t live = mallinfo2().uordblks;
+  for (int i = 0; i < 500; i++) {
+    CHECK(pthread_atfork(do_nothing, do_nothing, do_nothing) == 0);
+    CHECK(mallinfo2().uordblks == live);
+  }
+  churn(1);
+  CHECK(mallinfo2().uordblks == live);
+  pid_t child = fork_checked();
+  if (child == 0) _exit(0);
+  CHECK(child_succeeded(child));
+}
+
+static void* register_often(void* unused) {
+  for (int i = 0; i < 5000; i++) {
+    CHECK(pthread_atfork(do_nothing, do_nothing, do_nothing) == 0);
+  }
+  stop = 1;
+  return unused;
+}
+
+static void long_list_with_threads(void) {
+  pthread_t thread;
+  CHECK(pthread_create(&thread, NULL, register_often, NULL) == 0);
+  while (!stop) {
+    pid_t child = fork_checked();
+    if (child == 0) _exit(0);
+    CHECK(child_succeeded(child));
+  }
+  CHECK(pthread_join(thread, NULL) == 0);
+}
+
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
       {"before_alone", before_alone},
       {"before_with_threads", before_with_threads},
       {"after_alone", after_alone},
       {"after_with_threads", after_with_threads},
+      {"early_lock", early_lock},
+      {"long_list", long_list},
+      {"long_list_with_threads", long_list_with_threads},
       {NULL, NULL},
   };
   return run_case(argc, argv, cases);
