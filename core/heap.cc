@@ -203,14 +203,16 @@ void* Heap::resize_large(Span* span, std::size_t bytes) {
   if (bytes > PTRDIFF_MAX) return nullptr;
   const PageCount pages = PageCount::of_bytes(bytes + span->color());
   if (pages_.resize_in_place(span, pages)) return span->object();
-  Span* target = acquire_roomy(bytes);
+  const bool may_move = span->length.bytes() >= kMoveBytes && pages > span->length;
+  const PageCount leaving = may_move ? span->length : PageCount{};
+  Span* target = acquire_roomy(bytes, leaving);
   if (target == nullptr && pages > span->length && pages <= pages_.servable()) {
     gather();
     if (pages_.resize_in_place(span, pages)) return span->object();
-    target = acquire_roomy(bytes);
+    target = acquire_roomy(bytes, leaving);
   }
-  bool lost = false;
-  if (target != nullptr && span->length.bytes() >= kMoveBytes && target->length > span->length) {
+  if (target != nullptr && may_move) {
+    bool lost;
     if (pages_.move_pages(span, target, lost)) return target->object();
     if (lost) target = acquire_roomy(bytes);
   }
@@ -221,10 +223,10 @@ void* Heap::resize_large(Span* span, std::size_t bytes) {
 }
 
 // What grew once will grow again: an eighth more address space, which costs no memory until used.
-Span* Heap::acquire_roomy(std::size_t bytes) {
+Span* Heap::acquire_roomy(std::size_t bytes, PageCount leaving) {
   const PageCount pages = colored_pages(bytes);
   const auto acquire = [&](PageCount length) {
-    return pages_.acquire_large(length, kOnePage, pages.bytes() - bytes);
+    return pages_.acquire_large(length, kOnePage, pages.bytes() - bytes, leaving);
   };
   Span* const span = acquire(pages + PageCount{pages.value / 8});
   return span != nullptr ? span : acquire(pages);

@@ -164,7 +164,7 @@ class Heap {
   // After a large block was asked for.
   void look_after();
   void* resize_large(Span* span, std::size_t bytes);
-  Span* acquire_roomy(std::size_t bytes);
+  Span* acquire_roomy(std::size_t bytes, PageCount leaving = {});
   // Ends the life of a cache that is this thread's for good.
   void bury(ThreadCache* cache);
   void rob_idle_caches();

@@ -56,7 +56,7 @@ void Heap::spread(ThreadCache* cache) {
 
 // Threads that have gone idle lose what they cached: to those that are short of it, and after a
 // while because the spans of a few objects may be many. One round parks the caches that it comes
-// by, a later one robs those that are still parked.
+// by, a later one robs those that are still parked, a few at a time.
 void Heap::rob_idle_caches() {
   const ThreadCache* const own = current_cache();
   std::size_t looks = 0;
@@ -77,6 +77,7 @@ void Heap::rob_idle_caches() {
     if (found == nullptr) return;
     if (is_abandoned || !found->rob()) bury(found);
   }
+  share_.is_short.store(true, std::memory_order_relaxed);  // the next tick goes on
 }
 
 }  // namespace minitc

@@ -110,11 +110,16 @@ void PageHeap::populate(const SpanList& spans) const {
   if (is_whole(start, length)) os_->populate(start.ptr(), length.bytes());
 }
 
-Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, std::size_t color_room) {
+Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, std::size_t color_room,
+                              PageCount leaving) {
   Span* span = nullptr;
-  acquire(pages, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  acquire(pages - leaving, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+    leaving_ += leaving;
     span = take_locked(pages, alignment);
-    if (span == nullptr) return false;
+    if (span == nullptr) {
+      leaving_ -= leaving;
+      return false;
+    }
     put_in_use_locked(span, SpanState::kLarge);
     span->color() = color_of(span->start, color_room);
     stats_.large += span->length;
@@ -147,8 +152,7 @@ Finding PageHeap::release_large(void* ptr) {
     Span* const span = large_at(ptr);
     if (span == nullptr) return find_locked(ptr);
     note_seen_locked(seen, span->length);
-    stats_.large -= span->length;
-    --stats_.large_count;
+    forget_large_locked(span);
     put_back_locked(span, SpanState::kFree);
     excess = has_excess_locked(Keep::kBound);
   }
@@ -267,12 +271,12 @@ void PageHeap::put_in_use_locked(Span* run, SpanState state) {
 
 // More is in use than before.
 void PageHeap::note_use_locked() {
-  stats_.peak = std::max(stats_.peak, stats_.in_use);
+  stats_.peak = std::max(stats_.peak, used_locked());
   least_free_ = std::min(least_free_, committed_locked());
   if (held_locked() <= soft_limit_) {
     pressed_ = PageCount{};
-  } else if (stats_.in_use >= pressed_ + PageCount{pressed_.value / kPressurePart}) {
-    pressed_ = stats_.in_use;
+  } else if (used_locked() >= pressed_ + PageCount{pressed_.value / kPressurePart}) {
+    pressed_ = used_locked();
     is_pressed_.store(true, std::memory_order_relaxed);
   }
 }
@@ -305,8 +309,7 @@ Finding PageHeap::find_locked(const void* ptr) {
 // Takes a large span whose addresses are lost out of the heap. They may be the heap's again, since
 // another thread may have been given them.
 void PageHeap::drop_locked(Span* span) {
-  stats_.large -= span->length;
-  --stats_.large_count;
+  forget_large_locked(span);
   stats_.in_use -= span->length;
   stats_.mapped -= span->length;
   areas_ = nullptr;  // one of them has a hole

@@ -65,8 +65,10 @@ class PageHeap {
       MINITC_EXCLUDES(lock_);
   // A span of one object of `pages`, its start a multiple of `alignment` pages (a power of two);
   // null if the OS refuses. The object may begin up to `color_room` bytes behind the start.
-  Span* acquire_large(PageCount pages, PageCount alignment, std::size_t color_room = 0)
-      MINITC_EXCLUDES(lock_);
+  // `leaving` pages, no more than `pages`, of another large span will be moved to this one: the
+  // next call of the thread is move_pages(). Until then the two count as one.
+  Span* acquire_large(PageCount pages, PageCount alignment, std::size_t color_room = 0,
+                      PageCount leaving = {}) MINITC_EXCLUDES(lock_);
   // Gets memory for what acquire_small() gave, if it has none yet.
   void populate(const SpanList& spans) const;
   // Returns the whole pages of the OS in [begin, end), which are in a span in use, but nobody's;
@@ -86,8 +88,8 @@ class PageHeap {
   // it is of another mapping.
   bool resize_in_place(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   // Moves the pages of `from` to the beginning of `to`, a longer span, with the object where it is
-  // in them, and releases `from`. False if the OS refuses; `lost` then tells whether it took `to`
-  // away with that, which must not be used.
+  // in them, and releases `from`. False if the OS refuses; `lost` then tells whether `to` must not
+  // be used: the OS took it away with that, or the hard limit leaves no memory for both.
   bool move_pages(Span* from, Span* to, bool& lost) MINITC_EXCLUDES(lock_);
 
   // In the child of a fork, all locks held: runs that other threads were returning are free.
@@ -218,8 +220,10 @@ class PageHeap {
   PageCount beside_peak_locked() const MINITC_REQUIRES(lock_);
   // What counts for the limits, but for free pages: spans in use and metadata.
   PageCount held_locked() const MINITC_REQUIRES(lock_) {
-    return stats_.in_use + PageCount::of_bytes(arena_->reserved_bytes());
+    return used_locked() + PageCount::of_bytes(arena_->reserved_bytes());
   }
+  // In use, with or soon with memory.
+  PageCount used_locked() const MINITC_REQUIRES(lock_) { return stats_.in_use - leaving_; }
   // Whether `pages` without memory may get some.
   bool may_commit_locked(PageCount pages) const MINITC_REQUIRES(lock_) {
     return held_locked() + committed_locked() + returning_ + pages <= hard_limit_;
@@ -245,6 +249,11 @@ class PageHeap {
   void end_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
   std::size_t parts_beside_locked(const Span* run) const MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
+  bool end_move_locked(Span* from, Span* to, Move result) MINITC_REQUIRES(lock_);
+  void forget_large_locked(const Span* span) MINITC_REQUIRES(lock_) {
+    stats_.large -= span->length;
+    --stats_.large_count;
+  }
   // A mapping of its own goes with its pages, so that mappings do not add up. Where there are too
   // many already, it may stay.
   bool give_back(const Span* run) const {
@@ -319,6 +328,7 @@ class PageHeap {
   std::uint32_t decommit_pause_ MINITC_GUARDED_BY(lock_) = 0;
   std::uint16_t last_mapping_ MINITC_GUARDED_BY(lock_) = 0;           // of moved runs
   std::size_t mappings_ MINITC_GUARDED_BY(lock_) = 0;                 // of moved pages
+  PageCount leaving_ MINITC_GUARDED_BY(lock_);                        // of moves under way
   std::size_t lost_targets_ MINITC_GUARDED_BY(lock_) = 0;             // of moves
   SpanList kept_[kMaxShards * kNumClasses] MINITC_GUARDED_BY(lock_);  // kKept: [kept_for(…)]
 };

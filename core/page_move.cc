@@ -1,26 +1,47 @@
 // Pages that change their addresses: those of a block that outgrows its place.
+#include <algorithm>
+
 #include "core/page_heap.h"
 
 namespace minitc {
 
 bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
   const bool are_whole = is_whole(from->start, from->length) && is_whole(to->start, to->length);
-  lost = false;
+  bool may_move;
   {
     const LockGuard guard(lock_, *this);
-    if (!are_whole || !may_move_locked()) return false;
+    may_move = are_whole && may_move_locked();
   }
   // Both spans are the caller's.
-  const Move result =
-      os_->move(from->start.ptr(), from->length.bytes(), to->start.ptr(), to->length.bytes());
-  if (result == Move::kDone) advise(from->start, from->length);
-  if (result == Move::kRefused) advise(to->start, to->length);
-  const LockGuard guard(lock_, *this);
+  Move result = Move::kRefused;
+  if (may_move) {
+    result =
+        os_->move(from->start.ptr(), from->length.bytes(), to->start.ptr(), to->length.bytes());
+    if (result == Move::kDone) advise(from->start, from->length);
+    if (result == Move::kRefused) advise(to->start, to->length);
+  }
+  {
+    const LockGuard guard(lock_, *this);
+    lost = !end_move_locked(from, to, result);
+  }
+  // Who tries again shall get no more memory than there is.
+  if (lost && result == Move::kRefused) return_excess(Keep::kNothing);
+  return result == Move::kDone || result == Move::kSourceLost;
+}
+
+// False if `to` is not to be used.
+bool PageHeap::end_move_locked(Span* from, Span* to, Move result) {
+  leaving_ -= std::min(leaving_, from->length);  // it is less in the child of a fork
   switch (result) {
     case Move::kRefused:
+      if (may_commit_locked(PageCount{})) {
+        note_use_locked();
+        return true;
+      }
+      forget_large_locked(to);
+      put_back_locked(to, SpanState::kFree);
       return false;
     case Move::kTargetLost:
-      lost = true;
       ++lost_targets_;
       drop_locked(to);
       return false;
@@ -35,8 +56,7 @@ bool PageHeap::move_pages(Span* from, Span* to, bool& lost) {
   if (result == Move::kSourceLost) {
     drop_locked(from);
   } else {
-    stats_.large -= from->length;
-    --stats_.large_count;
+    forget_large_locked(from);
     put_back_locked(from, SpanState::kReturned);
   }
   return true;

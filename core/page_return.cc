@@ -9,6 +9,7 @@ namespace minitc {
 std::size_t PageHeap::trim() { return return_excess(Keep::kNothing).bytes(); }
 
 void PageHeap::adopt_returning() {
+  leaving_ = PageCount{};
   for (Span* run = returning_runs_.front(); run != nullptr;) {
     Span* const next = run->next;
     if (run->returned_by() != this_holder()) end_return_locked(run, /*returned=*/false);
@@ -36,7 +37,7 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
     }
     case Keep::kAtPeak:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
-      return stats_.peak - stats_.in_use + beside_peak_locked();
+      return stats_.peak - used_locked() + beside_peak_locked();
   }
   __builtin_unreachable();
 }

@@ -1114,6 +1114,34 @@ TEST_CASE("heap: at the hard limit a request fails, whatever holds the rest, and
   }
 }
 
+TEST_CASE("heap: an object whose pages are moved counts once, for the limits and the peak") {
+  constexpr std::size_t kBytes = std::size_t{10} << 20;
+  const bool is_moved = GENERATE(true, false);
+  CAPTURE(is_moved);
+  Options options;
+  options.hard_limit = 2 * kBytes;
+  options.soft_limit = 2 * kBytes - (kBytes >> 2);
+  Fixture f(options);
+  char* const object = f.filled(kBytes, 9);
+  char* const wall = f.filled(kMaxSmall + 1, 8);
+  REQUIRE(address(wall) != nullptr);
+  if (!is_moved) f.fake.fail(OsCall::kMove, 1, test::kAlways);
+  char* const moved = static_cast<char*>(f.heap->resize(object, kBytes / 8 * 11));
+  REQUIRE((moved != nullptr) == is_moved);  // there is no memory for both
+  CHECK(all_bytes_are(is_moved ? moved : object, kBytes, 9));
+  CHECK(f.snapshot().peak <= (is_moved ? kBytes / 4 * 7 : 2 * kBytes));
+  f.fake.stop_failing();
+  f.check();
+  char* const more = static_cast<char*>(f.heap->resize(is_moved ? moved : object, kBytes / 8 * 13));
+  REQUIRE(address(more) != nullptr);
+  CHECK(all_bytes_are(more, kBytes, 9));
+  CHECK(all_bytes_are(wall, kMaxSmall + 1, 8));
+  f.heap->deallocate(more);
+  f.heap->deallocate(wall);
+  f.check();
+  CHECK(f.live() == 0);
+}
+
 TEST_CASE(
     "heap: at the hard limit the caches give up what they hold for more than was ever mapped") {
   const bool grows = GENERATE(false, true);
@@ -1395,6 +1423,25 @@ TEST_CASE("heap: threads that are idle for long lose what they cache, though nob
   }
   f.check();
   CHECK(f.live() == 0);
+}
+
+TEST_CASE("heap: of many idle threads a few are robbed at each tick, until all are", "[I7][I10]") {
+  constexpr std::size_t kThreads = 2 * kMaxRobbed + 2;
+  Fixture f;
+  const Sleepers sleepers(*f.heap, kThreads);
+  const auto cached = [&] { return f.snapshot().classes[class_of(4000)].thread_cached; };
+  const auto pass = [&](std::uint32_t ms) {
+    f.fake.pass_ms(ms);
+    f.heap->deallocate(f.allocate(kMaxSmall + 1));
+  };
+  pass(kAgeMs);  // parks them
+  const std::size_t before = cached();
+  pass(kAgeMs);
+  CHECK(cached() > before / 3);
+  pass(kTickMs);
+  CHECK(cached() < before / 3);
+  pass(kTickMs);
+  CHECK(cached() <= kThreads);  // one each
 }
 
 // Another thread parks caches while the first is held up between its look at the clock and its look
