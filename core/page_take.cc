@@ -6,12 +6,12 @@
 namespace minitc {
 namespace {
 
-// The best fitting run for aligned `pages`: the shortest if it lies well, as one does that had such
-// pages before; else one that is long enough wherever it lies.
-Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment) {
-  std::size_t looks = 0;
-  for (Span* run = index.best_fit(pages); run != nullptr && looks < kAlignedLooks;
-       run = index.next(run), ++looks) {
+// The best fitting run for aligned `pages`: the shortest, of so many that are looked at, if it lies
+// well, as one does that had such pages before; else one that is long enough wherever it lies.
+Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment,
+               std::size_t looks = kAlignedLooks) {
+  for (Span* run = index.best_fit(pages); run != nullptr && looks != 0;
+       run = index.next(run), --looks) {
     if (run->head(alignment) + pages <= run->length) return run;
   }
   return index.best_fit(pages + alignment - kOnePage);
@@ -23,15 +23,15 @@ Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment) {
 Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
   const PageCount wanted = pages + alignment - kOnePage;
   Span* run = fit_committed_locked(pages, alignment);
-  if (run == nullptr && !may_commit_locked(pages)) return nullptr;
-  if (run == nullptr) run = join_locked(wanted);
-  if (run == nullptr) run = best_fit(returned_, pages, alignment);
-  if (run == nullptr) {
-    if (!grow_locked(wanted)) return nullptr;
-    run = returned_.best_fit(wanted);
-  }
+  const bool may_commit = run == nullptr && may_commit_locked(pages);
+  if (may_commit) run = join_locked(wanted);
+  if (may_commit && run == nullptr) run = best_fit(returned_, pages, alignment);
+  if (may_commit && run == nullptr && grow_locked(wanted)) run = returned_.best_fit(wanted);
+  // There is no other way, however many have to be looked at.
+  if (run == nullptr) run = best_fit(free_, pages, alignment, SIZE_MAX);
+  if (may_commit && run == nullptr) run = best_fit(returned_, pages, alignment, SIZE_MAX);
+  if (run == nullptr) return nullptr;
   index_of(run).remove(run);
-
   return cut_locked(run, run->head(alignment), pages);
 }
 
