@@ -137,10 +137,9 @@ inline constexpr std::size_t kPeakBoundPart = 6;
 inline constexpr std::size_t kHugePeakBoundPart = 24;
 // Free runs, from the shortest on, of which an aligned block takes the first that lies well.
 inline constexpr std::size_t kAlignedLooks = 32;
-// Runs that are returned to the OS between two times that the lock is taken, on the stack of who
-// does it meanwhile. When there are too
-// many free pages, this part of what may stay goes too, so that the next free one is no reason
-// again.
+// Runs that are returned to the OS between two times that the lock is taken; who does it has them
+// on its stack. When there are too many free pages, this part of what may stay goes too, so that
+// the next free one is no reason again.
 inline constexpr std::size_t kReturnBatch = 16;
 inline constexpr std::size_t kReturnSlackPart = 16;
 // A run that the OS refuses is tried again by halves of at least so many bytes, and so many of the

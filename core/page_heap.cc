@@ -43,9 +43,9 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
 
 // Calls take() under the lock until it is true. Where the OS refuses more, runs that differ in
 // state, or are on their way to the OS, may make a fitting one of `pages` when all are returned.
-// Where the hard limit does, it is what they have that others may get.
+// Where the hard limit does, it is what they have that others may get; `leaving` pages have memory.
 template <typename Take>
-bool PageHeap::acquire(PageCount pages, Take&& take) {
+bool PageHeap::acquire(PageCount pages, PageCount leaving, Take&& take) {
   for (std::size_t tries = 0; tries < kMaxTries; ++tries) {
     bool excess = false;
     Shortage shortage;
@@ -54,7 +54,7 @@ bool PageHeap::acquire(PageCount pages, Take&& take) {
       if (take()) {
         excess = has_excess_locked(Keep::kAtPeak);
       } else {
-        shortage = shortage_locked(pages);
+        shortage = shortage_locked(pages, leaving);
       }
     }
     if (excess) return_excess(Keep::kAtPeak);
@@ -64,9 +64,10 @@ bool PageHeap::acquire(PageCount pages, Take&& take) {
   return false;
 }
 
-PageHeap::Shortage PageHeap::shortage_locked(PageCount pages) {
+PageHeap::Shortage PageHeap::shortage_locked(PageCount pages, PageCount leaving) {
   Shortage shortage{.exists = true, .returns = returns_.load(std::memory_order_relaxed)};
-  const bool is_limited = !may_commit_locked(pages) && held_locked() + pages <= hard_limit_;
+  const PageCount more = pages - leaving;
+  const bool is_limited = !may_commit_locked(more) && held_locked() + more <= hard_limit_;
   // Who forks waits for nobody: the others' returns end under the lock, which it holds. Nor does
   // who interrupted its own thread's return: another may have done so and wait for that.
   bool may_wait = !lock_.is_held_for_fork();
@@ -95,7 +96,7 @@ bool PageHeap::may_end(const Shortage& shortage) {
 
 SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted, unsigned shard) {
   SpanList spans;
-  acquire(PageCount{kSizeClasses[cls].pages}, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  acquire(PageCount{kSizeClasses[cls].pages}, PageCount{}, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
     take_small_locked(cls, wanted, shard, spans);
     return !spans.empty();
   });
@@ -113,7 +114,7 @@ void PageHeap::populate(const SpanList& spans) const {
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, std::size_t color_room,
                               PageCount leaving) {
   Span* span = nullptr;
-  acquire(pages - leaving, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  acquire(pages, leaving, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
     leaving_ += leaving;
     span = take_locked(pages, alignment);
     if (span == nullptr) {
@@ -182,7 +183,7 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
 bool PageHeap::extend(Span* span, PageCount pages) {
   const PageCount extra = pages - span->length;
   bool is_done = false;
-  acquire(extra, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  acquire(extra, PageCount{}, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
     Span* const next = room_behind_locked(*span, extra);
     if (next == nullptr) return true;
     if (next->state == SpanState::kReturned && !may_commit_locked(extra)) {

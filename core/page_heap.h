@@ -146,7 +146,7 @@ class PageHeap {
   // What is asked of the kernel for all that is mapped.
   enum class HugePages : std::uint8_t { kNothing, kWanted, kAvoided };
 
-  // Of the program in a large block.
+  // Whether a large block looks as if the program had written to it.
   enum class Seen : std::uint8_t { kNothing, kUnwritten, kWritten };
 
   // Addresses in a row that came from the OS.
@@ -170,7 +170,7 @@ class PageHeap {
   bool is_whole(PageId start, PageCount length) const {
     return ((start.address() | length.bytes()) & (os_->page_bytes - 1)) == 0;
   }
-  Shortage shortage_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  Shortage shortage_locked(PageCount pages, PageCount leaving) MINITC_REQUIRES(lock_);
   bool may_end(const Shortage& shortage) MINITC_EXCLUDES(lock_);
   bool shrink(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
   bool extend(Span* span, PageCount pages) MINITC_EXCLUDES(lock_);
@@ -180,7 +180,7 @@ class PageHeap {
     return run->state == SpanState::kFree ? free_ : returned_;
   }
   template <typename Take>
-  bool acquire(PageCount pages, Take&& take) MINITC_EXCLUDES(lock_);
+  bool acquire(PageCount pages, PageCount leaving, Take&& take) MINITC_EXCLUDES(lock_);
   void take_small_locked(unsigned cls, std::size_t wanted, unsigned shard, SpanList& spans)
       MINITC_REQUIRES(lock_);
   Span* take_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
@@ -278,7 +278,7 @@ class PageHeap {
   // Whether either may change.
   bool chooses_huge_pages() const { return huge_pages_ == Options::kAuto; }
   bool give_back(void* start, std::size_t bytes) const {
-    return (offers_ ? os_->offer : os_->decommit)(start, bytes);
+    return (offers_ && os_->offer(start, bytes)) || os_->decommit(start, bytes);
   }
   PageCount return_excess(Keep keep) MINITC_EXCLUDES(lock_);
   std::size_t begin_returns(Keep keep, PageCount done, PageCount& most, Span* (&runs)[kReturnBatch],

@@ -50,7 +50,7 @@ bool PageMap::ensure(PageId start, PageCount pages) {
 void PageMap::put(PageId page, unsigned cls, Span* span) {
   Leaf* const leaf = leaf_of(page);
   leaf->cls[index_of(page)] = static_cast<std::uint8_t>(cls);
-  leaf->span[index_of(page)] = span;
+  __atomic_store_n(&leaf->span[index_of(page)], span, __ATOMIC_RELAXED);
 }
 
 void PageMap::set_ends(Span* span) {

@@ -44,10 +44,11 @@ class PageMap {
         opaque(map->root_[address >> kRootShift] + static_cast<std::ptrdiff_t>(index));
     return *reinterpret_cast<const std::uint8_t*>(reinterpret_cast<std::intptr_t>(map) + offset);
   }
-  // The span that `page` is registered for, or null.
+  // The span that `page` is registered for, or null. Others may be writing it meanwhile.
   Span* span_at(PageId page) const {
     const Leaf* const leaf = leaf_of(page);
-    return leaf == nullptr ? nullptr : leaf->span[index_of(page)];
+    return leaf == nullptr ? nullptr
+                           : __atomic_load_n(&leaf->span[index_of(page)], __ATOMIC_RELAXED);
   }
   // The span of the last page that has one among the `pages` that end with `page`, or null. Slow.
   Span* last_span_up_to(PageId page, PageCount pages) const;

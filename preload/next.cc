@@ -6,11 +6,11 @@ namespace minitc {
 namespace {
 
 #ifdef __GLIBC__
-void* find_of_version(const char* symbol, const char* version) {
+void* of_version(const char* symbol, const char* version) {
   return dlvsym(RTLD_NEXT, symbol, version);
 }
 #else
-void* find_of_version(const char* /*symbol*/, const char* /*version*/) { return nullptr; }
+void* of_version(const char* /*symbol*/, const char* /*version*/) { return nullptr; }
 #endif
 
 }  // namespace
@@ -18,8 +18,8 @@ void* find_of_version(const char* /*symbol*/, const char* /*version*/) { return 
 // Another library's dlsym may call the function that is looked for, and may mean by RTLD_NEXT what
 // is behind itself, which may be ours: until the right one is known, or if it can't be, libc's is
 // used.
-void* Next::find(const void* own) {
-  known_.store(find_of_version(symbol_, version_), std::memory_order_relaxed);
+void* Next::search(const void* own) {
+  known_.store(of_version(symbol_, version_), std::memory_order_relaxed);
   void* const found = dlsym(RTLD_NEXT, symbol_);
   if (found != nullptr && found != own) known_.store(found, std::memory_order_relaxed);
   return known_.load(std::memory_order_relaxed);

@@ -16,12 +16,12 @@ class Next {
   template <typename Function>
   Function* behind(Function* own) {
     void* found = known_.load(std::memory_order_relaxed);
-    if (found == nullptr) found = find(reinterpret_cast<const void*>(own));
+    if (found == nullptr) found = search(reinterpret_cast<const void*>(own));
     return reinterpret_cast<Function*>(found);
   }
 
  private:
-  MINITC_COLD void* find(const void* own);
+  MINITC_COLD void* search(const void* own);
 
   const char* const symbol_;
   const char* const version_;

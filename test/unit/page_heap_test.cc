@@ -1481,12 +1481,15 @@ TEST_CASE("page heap: memory that is only offered is never taken for zero", "[I6
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: a refused offer is tolerated like a refused decommit") {
+TEST_CASE("page heap: what the OS will not have as an offer it gets, or keeps") {
+  const bool takes_it = GENERATE(true, false);
   Pages p(Options{.free_bound = kPageBytes, .release = Options::kOffer});
   p.fake.fail(OsCall::kOffer, 1, test::kAlways);
+  if (!takes_it) p.fake.fail(OsCall::kDecommit, 1, test::kAlways);
   const auto r = row(p, {300, 1});
   p.release(r[0]);
-  CHECK(free_pages(p) == 300);
+  CHECK(p.fake.decommitted_bytes() == (takes_it ? PageCount{300}.bytes() : 0));
+  CHECK(free_pages(p) == (takes_it ? 0 : 300));
   CHECK(p.adds_up());
 }
 
