@@ -1,13 +1,13 @@
 // Other libraries' fork handlers. Theirs run while our locks are free only if ours were registered
 // first, so the heap starts with the first registration, if not before. (But for one before libc is
 // initialised, by a program's own .preinit_array.)
+#include <dlfcn.h>
 #include <errno.h>
 
 #include "core/heap.h"
 #include "core/lock.h"
 #include "preload/init.h"
 #include "preload/interface.h"
-#include "preload/next.h"
 
 namespace minitc {
 namespace {
@@ -37,10 +37,12 @@ class WithoutHeap {
   const std::uint32_t ranks_;
 };
 
+// `function`: libc's. It is looked for each time, as handlers are registered seldom.
 template <typename... Args>
-int register_by(int (*next)(Args...), Args... args) {
+int register_by(void* function, Args... args) {
   heap_is_usable();
-  if (next == nullptr) return ENOMEM;
+  if (function == nullptr) return ENOMEM;
+  const auto next = reinterpret_cast<int (*)(Args...)>(function);
   int failed;
   {
     const WithoutHeap scope;
@@ -67,26 +69,20 @@ extern "C" {
 
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): glibc's name
 // What pthread_atfork, which is in every program and library itself, calls. `dso`: of the caller,
-// whose handlers go when it is unloaded.
-MINITC_OWN("__register_atfork")
-int own_register_atfork(Handler prepare, Handler parent, Handler child, void* dso) noexcept;
-
+// whose handlers go when it is unloaded. By its version: the start comes here, and must not run
+// another library's dlsym.
 MINITC_EXPORT int __register_atfork(Handler prepare, Handler parent, Handler child,
                                     void* dso) noexcept {
-  static constinit Next next("__register_atfork", MINITC_ATFORK_VERSION);
-  return register_by(next.behind(own_register_atfork), prepare, parent, child, dso);
+  return register_by(dlvsym(RTLD_NEXT, "__register_atfork", MINITC_ATFORK_VERSION), prepare, parent,
+                     child, dso);
 }
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
 #else
 
-MINITC_OWN("pthread_atfork")
-int own_pthread_atfork(Handler prepare, Handler parent, Handler child) noexcept;
-
 // POSIX.
 MINITC_EXPORT int pthread_atfork(Handler prepare, Handler parent, Handler child) noexcept {
-  static constinit Next next("pthread_atfork", nullptr);
-  return register_by(next.behind(own_pthread_atfork), prepare, parent, child);
+  return register_by(dlsym(RTLD_NEXT, "pthread_atfork"), prepare, parent, child);
 }
 
 #endif

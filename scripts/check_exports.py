@@ -36,8 +36,8 @@ IMPORTS = {
     "_IO_list_lock": "fork: glibc's list of streams before our locks; weak",
     "_IO_list_unlock": "likewise",
     "_IO_list_resetlock": "likewise, in the child",
-    "dlsym": "operator new out of memory: finds the runtime's own, which throws; dlopen and "
-             "pthread_atfork: the real ones",
+    "dlsym": "operator new out of memory: finds the runtime's own, which throws; dlopen: "
+             "the real one",
     "dlvsym": "dlopen and pthread_atfork: the real ones, whoever interposes dlsym",
     "fwrite": "malloc_info writes to the caller's FILE",
     "getauxval": "the kernel's page size, AT_SECURE",
