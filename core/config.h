@@ -206,6 +206,9 @@ inline constexpr std::uint32_t kPoolPeakResets = 16;
 // --- Metadata ----------------------------------------------------------------------------------
 
 inline constexpr std::size_t kMetadataChunkBytes = 128 * 1024;
+// When a chunk has less left than this, the next one is asked for: more than what is described by
+// one who holds the page heap's lock.
+inline constexpr std::ptrdiff_t kLowMetadataBytes = 8 * 1024;
 
 // --- Reports -----------------------------------------------------------------------------------
 

@@ -3,6 +3,13 @@
 namespace minitc {
 
 void* MetadataArena::allocate_block(unsigned shift) {
+  for (;;) {
+    if (void* const block = take_block(shift)) return block;
+    if (!refill()) return nullptr;
+  }
+}
+
+void* MetadataArena::take_block(unsigned shift) {
   MINITC_ASSERT(shift >= kMinShift && shift <= kMaxShift);
   const std::size_t bytes = std::size_t{1} << shift;
   const std::size_t alignment = alignment_of(shift);
@@ -12,27 +19,55 @@ void* MetadataArena::allocate_block(unsigned shift) {
   // What alignment or a new chunk leaves behind is less than a block and is let go.
   std::size_t skip = -reinterpret_cast<std::uintptr_t>(cursor_) & (alignment - 1);
   if (static_cast<std::size_t>(limit_ - cursor_) < skip + bytes) {
-    char* const chunk = static_cast<char*>(os_->reserve(kMetadataChunkBytes));
-    if (chunk == nullptr) return nullptr;
-    cut_from(chunk, kMetadataChunkBytes);
+    if (next_ == nullptr) return nullptr;
+    begin_chunk_locked();
     skip = 0;
   }
   void* const block = cursor_ + skip;
   cursor_ += skip + bytes;
+  note_rest_locked();
   return block;
 }
 
-void MetadataArena::donate(void* memory, std::size_t bytes) {
-  const LockGuard guard(lock_, *this);
-  cut_from(static_cast<char*>(memory), bytes);
+// Of two threads that find the chunk nearly used up one gives its new one back. False if the OS
+// refuses.
+bool MetadataArena::refill() {
+  void* const chunk = os_->reserve(kMetadataChunkBytes);
+  if (chunk == nullptr) return false;
+  {
+    const LockGuard guard(lock_, *this);
+    if (next_ == nullptr) {
+      add_chunk_locked(chunk);
+      return true;
+    }
+  }
+  os_->release(chunk, kMetadataChunkBytes);
+  return true;
 }
 
-// The chunk becomes the one that blocks are cut from. Its first line stays unused, for who looks at
+void MetadataArena::donate(void* memory) {
+  const LockGuard guard(lock_, *this);
+  if (next_ != nullptr) begin_chunk_locked();
+  add_chunk_locked(memory);
+}
+
+void MetadataArena::add_chunk_locked(void* chunk) {
+  next_ = static_cast<char*>(chunk);
+  reserved_bytes_.fetch_add(kMetadataChunkBytes, std::memory_order_relaxed);
+  note_rest_locked();
+}
+
+// Blocks are cut from the next chunk from now on. Its first line stays unused, for who looks at
 // what precedes a block.
-void MetadataArena::cut_from(char* chunk, std::size_t bytes) {
-  cursor_ = chunk + kMaxAlignment;
-  limit_ = chunk + bytes;
-  reserved_bytes_.fetch_add(bytes, std::memory_order_relaxed);
+void MetadataArena::begin_chunk_locked() {
+  cursor_ = next_ + kMaxAlignment;
+  limit_ = next_ + kMetadataChunkBytes;
+  next_ = nullptr;
+}
+
+void MetadataArena::note_rest_locked() {
+  is_stocked_.store(next_ != nullptr || limit_ - cursor_ >= kLowMetadataBytes,
+                    std::memory_order_relaxed);
 }
 
 void MetadataArena::deallocate_block(void* block, unsigned shift) {

@@ -28,6 +28,9 @@ class MetadataArena {
   // A block of 2^shift bytes aligned to the smaller of that and 64. Contents are undefined. What
   // precedes it in memory can be read. Null if the OS refuses.
   void* allocate_block(unsigned shift) MINITC_EXCLUDES(lock_);
+  // The same of what the arena has: for who holds a lock, and has called refill_if_low() before.
+  // Null if there is none.
+  void* take_block(unsigned shift) MINITC_EXCLUDES(lock_);
   void deallocate_block(void* block, unsigned shift) MINITC_EXCLUDES(lock_);
 
   struct FreeBlock {
@@ -48,15 +51,22 @@ class MetadataArena {
   // Takes all that is in the stock.
   void take_back(Stock& stock) MINITC_EXCLUDES(lock_);
 
-  // Makes [memory, memory + bytes), which is aligned to 64, the chunk that blocks are cut from. For
-  // use when the OS refuses one.
-  void donate(void* memory, std::size_t bytes) MINITC_EXCLUDES(lock_);
+  // Asks the OS for the next chunk, if this one is nearly used up. Not to be called under a lock.
+  void refill_if_low() MINITC_EXCLUDES(lock_) {
+    if (!is_stocked_.load(std::memory_order_relaxed)) refill();
+  }
+  // Makes kMetadataChunkBytes at `memory`, which is aligned to 64, the next chunk. For use when the
+  // OS refuses one.
+  void donate(void* memory) MINITC_EXCLUDES(lock_);
 
   template <typename T, typename... Args>
   T* create(Args&&... args) {
-    static_assert(shift_of(sizeof(T)) <= kMaxShift);
-    void* const block = allocate_block(shift_of(sizeof(T)));
-    return block == nullptr ? nullptr : new (block) T(std::forward<Args>(args)...);
+    return place<T>(allocate_block(shift_of(sizeof(T))), std::forward<Args>(args)...);
+  }
+  // The same by take_block().
+  template <typename T, typename... Args>
+  T* try_create(Args&&... args) {
+    return place<T>(take_block(shift_of(sizeof(T))), std::forward<Args>(args)...);
   }
   template <typename T>
   void destroy(T* object) {
@@ -84,12 +94,22 @@ class MetadataArena {
   static constexpr std::size_t alignment_of(unsigned shift) {
     return std::size_t{1} << shift < kMaxAlignment ? std::size_t{1} << shift : kMaxAlignment;
   }
-  void cut_from(char* chunk, std::size_t bytes) MINITC_REQUIRES(lock_);
+  template <typename T, typename... Args>
+  static T* place(void* block, Args&&... args) {
+    static_assert(shift_of(sizeof(T)) <= kMaxShift);
+    return block == nullptr ? nullptr : new (block) T(std::forward<Args>(args)...);
+  }
+  bool refill() MINITC_EXCLUDES(lock_);
+  void add_chunk_locked(void* chunk) MINITC_REQUIRES(lock_);
+  void begin_chunk_locked() MINITC_REQUIRES(lock_);
+  void note_rest_locked() MINITC_REQUIRES(lock_);
 
   RankedLock<LockRank::kMetadata> lock_;
   const Os* os_ = nullptr;
   char* cursor_ MINITC_GUARDED_BY(lock_) = nullptr;
   char* limit_ MINITC_GUARDED_BY(lock_) = nullptr;
+  char* next_ MINITC_GUARDED_BY(lock_) = nullptr;  // the chunk after this one
+  std::atomic<bool> is_stocked_{false};            // not low
   Stock free_ MINITC_GUARDED_BY(lock_);
   std::atomic<std::size_t> reserved_bytes_{0};
 };

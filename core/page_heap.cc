@@ -41,25 +41,34 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
   aged_ms_ = reused_ms_ = os.now_ms();
 }
 
-// Calls take() under the lock until it is true. Where the OS refuses more, runs that differ in
-// state, or are on their way to the OS, may make a fitting one of `pages` when all are returned.
-// Where the hard limit does, it is what they have that others may get; `leaving` pages have memory.
+// Calls take() under the lock until it is true; in between the heap grows, if take() says so. Where
+// the OS refuses more, runs that differ in state, or are on their way to the OS, may make a fitting
+// one of `pages` when all are returned. Where the hard limit does, it is what they have that others
+// may get; `leaving` pages have memory.
 template <typename Take>
 bool PageHeap::acquire(PageCount pages, PageCount leaving, Take&& take) {
-  for (std::size_t tries = 0; tries < kMaxTries; ++tries) {
+  Growth growth;
+  for (std::size_t tries = 0; tries < kMaxTries;) {
     bool excess = false;
     Shortage shortage;
+    growth.least = PageCount{};
+    arena_->refill_if_low();
     {
       const LockGuard guard(lock_, *this);
-      if (take()) {
+      if (take(growth)) {
         excess = has_excess_locked(Keep::kAtPeak);
-      } else {
+      } else if (growth.least == PageCount{}) {
         shortage = shortage_locked(pages, leaving);
       }
+    }
+    if (growth.least != PageCount{}) {
+      growth.is_refused = !grow(growth);
+      continue;  // another thread may have taken it, and then it is not a try
     }
     if (excess) return_excess(Keep::kAtPeak);
     if (!shortage.exists) return true;
     if (!may_end(shortage)) return false;
+    ++tries;
   }
   return false;
 }
@@ -96,10 +105,11 @@ bool PageHeap::may_end(const Shortage& shortage) {
 
 SpanList PageHeap::acquire_small(unsigned cls, std::size_t wanted, unsigned shard) {
   SpanList spans;
-  acquire(PageCount{kSizeClasses[cls].pages}, PageCount{}, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
-    take_small_locked(cls, wanted, shard, spans);
-    return !spans.empty();
-  });
+  acquire(PageCount{kSizeClasses[cls].pages}, PageCount{},
+          [&](Growth& growth) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+            take_small_locked(cls, wanted, shard, spans, growth);
+            return !spans.empty();
+          });
   return spans;
 }
 
@@ -114,9 +124,9 @@ void PageHeap::populate(const SpanList& spans) const {
 Span* PageHeap::acquire_large(PageCount pages, PageCount alignment, std::size_t color_room,
                               PageCount leaving) {
   Span* span = nullptr;
-  acquire(pages, leaving, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  acquire(pages, leaving, [&](Growth& growth) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     leaving_ += leaving;
-    span = take_locked(pages, alignment);
+    span = take_locked(pages, alignment, growth);
     if (span == nullptr) {
       leaving_ -= leaving;
       return false;
@@ -167,6 +177,7 @@ bool PageHeap::resize_in_place(Span* span, PageCount pages) {
 
 bool PageHeap::shrink(Span* span, PageCount pages) {
   bool excess;
+  arena_->refill_if_low();
   {
     const LockGuard guard(lock_, *this);
     Span* const tail = split_locked(span, pages);
@@ -183,7 +194,7 @@ bool PageHeap::shrink(Span* span, PageCount pages) {
 bool PageHeap::extend(Span* span, PageCount pages) {
   const PageCount extra = pages - span->length;
   bool is_done = false;
-  acquire(extra, PageCount{}, [&]() MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  acquire(extra, PageCount{}, [&](Growth& /*growth*/) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     Span* const next = room_behind_locked(*span, extra);
     if (next == nullptr) return true;
     if (next->state == SpanState::kReturned && !may_commit_locked(extra)) {

@@ -166,6 +166,13 @@ class PageHeap {
     std::uint32_t returns = 0;   // of returns_
   };
 
+  // More addresses that an allocation wants, which come between two holds of the lock.
+  struct Growth {
+    PageCount least;  // none if it wants no more
+    PageCount chunk;  // if possible
+    bool is_refused = false;
+  };
+
   // Whether a range shares no kernel page with its neighbours.
   bool is_whole(PageId start, PageCount length) const {
     return ((start.address() | length.bytes()) & (os_->page_bytes - 1)) == 0;
@@ -181,9 +188,9 @@ class PageHeap {
   }
   template <typename Take>
   bool acquire(PageCount pages, PageCount leaving, Take&& take) MINITC_EXCLUDES(lock_);
-  void take_small_locked(unsigned cls, std::size_t wanted, unsigned shard, SpanList& spans)
-      MINITC_REQUIRES(lock_);
-  Span* take_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
+  void take_small_locked(unsigned cls, std::size_t wanted, unsigned shard, SpanList& spans,
+                         Growth& growth) MINITC_REQUIRES(lock_);
+  Span* take_locked(PageCount pages, PageCount alignment, Growth& growth) MINITC_REQUIRES(lock_);
   Span* run_at_locked(PageId page, SpanState state) const MINITC_REQUIRES(lock_);
   Span* join_locked(PageCount pages) MINITC_REQUIRES(lock_);
   void annex_locked(Span* run, PageCount before, PageCount after) MINITC_REQUIRES(lock_);
@@ -192,7 +199,8 @@ class PageHeap {
   void keep_locked(Span* span) MINITC_REQUIRES(lock_);
   void dissolve_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* fit_committed_locked(PageCount pages, PageCount alignment) MINITC_REQUIRES(lock_);
-  bool grow_locked(PageCount pages) MINITC_REQUIRES(lock_);
+  void plan_growth_locked(PageCount pages, Growth& growth) MINITC_REQUIRES(lock_);
+  bool grow(const Growth& growth) MINITC_EXCLUDES(lock_);
   void advise_areas() MINITC_EXCLUDES(lock_);
   bool has_many_pieces_locked() const MINITC_REQUIRES(lock_);
   void stop_asking_if_unlikely_locked(PageCount block) MINITC_REQUIRES(lock_);

@@ -105,7 +105,7 @@ void PageHeap::note_area_locked(PageId start, PageCount length) {
     area->length += length;
     return;
   }
-  Area* const area = arena_->create<Area>(start, length, areas_);
+  Area* const area = arena_->try_create<Area>(start, length, areas_);
   if (area != nullptr) areas_ = area;
 }
 

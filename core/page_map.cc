@@ -35,16 +35,27 @@ PageId PageMap::next_registered(PageId page) const {
 bool PageMap::ensure(PageId start, PageCount pages) {
   const std::size_t last = (start.value + pages.value - 1) >> kLeafShift;
   if (last >= kRootEntries) return false;
-  for (std::size_t i = start.value >> kLeafShift; i <= last; ++i) {
-    if (root_[i] != 0) continue;
+  for (PageId page = start; page.value >> kLeafShift <= last; page = page + PageCount{kLeafPages}) {
+    if (leaf_of(page) != nullptr) continue;
     void* const leaf = os_->reserve(sizeof(Leaf));
     if (leaf == nullptr) return false;
-    root_[i] = reinterpret_cast<std::intptr_t>(leaf) - reinterpret_cast<std::intptr_t>(this);
-    leaves_.fetch_add(1, std::memory_order_relaxed);
-    first_leaf_ = std::min(first_leaf_, i);
-    end_leaf_ = std::max(end_leaf_, i + 1);
+    // Of two threads that need it one gives its own back.
+    std::ptrdiff_t none = 0;
+    if (__atomic_compare_exchange_n(
+            &root_[page.value >> kLeafShift], &none,
+            reinterpret_cast<std::intptr_t>(leaf) - reinterpret_cast<std::intptr_t>(this),
+            /*weak=*/false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+      leaves_.fetch_add(1, std::memory_order_relaxed);
+    } else {
+      os_->release(leaf, sizeof(Leaf));
+    }
   }
   return true;
+}
+
+void PageMap::include(PageId start, PageCount pages) {
+  first_leaf_ = std::min(first_leaf_, start.value >> kLeafShift);
+  end_leaf_ = std::max(end_leaf_, ((start.value + pages.value - 1) >> kLeafShift) + 1);
 }
 
 void PageMap::put(PageId page, unsigned cls, Span* span) {

@@ -1,8 +1,8 @@
 // Address -> size class and address -> Span*, in two levels over 48 bits.
 //
-// Thread safety: read without a lock. Written under the page heap's lock, for pages of which no
-// object is with the program, or of which the writer has the only one; whoever has an object's
-// pointer got it after the entries it reads were written.
+// Thread safety: read without a lock. Entries are written under the page heap's lock, for pages of
+// which no object is with the program, or of which the writer has the only one; whoever has an
+// object's pointer got it after the entries it reads were written. Leaves come without a lock.
 //
 //   address  | 16 bits root | 19 bits leaf | 13 bits page |
 //               root_[i] ----> Leaf { cls[page], span[page] }
@@ -56,9 +56,10 @@ class PageMap {
   // The first page from `page` on that has a span, or one beyond all entries. Slow.
   PageId next_registered(PageId page) const;
 
-  // Makes room for entries of the pages. False if the OS refuses.
+  // Makes room for entries of the pages. False if the OS refuses. Not to be called under a lock.
   bool ensure(PageId start, PageCount pages);
-  // All below need ensure() once for the pages.
+  // All below need both once for the pages.
+  void include(PageId start, PageCount pages);
   // Free and large spans are registered at their first and last page.
   void set_ends(Span* span);
   // Where they lead to it: a span that has lost its addresses may have another in its place.
@@ -83,8 +84,10 @@ class PageMap {
 
   Leaf* leaf_of(PageId page) const {
     const std::size_t i = page.value >> kLeafShift;
-    if (i >= root_limit_ || root_[i] == 0) return nullptr;
-    return reinterpret_cast<Leaf*>(reinterpret_cast<std::intptr_t>(this) + root_[i]);
+    const std::ptrdiff_t offset =
+        i < root_limit_ ? __atomic_load_n(&root_[i], __ATOMIC_RELAXED) : 0;
+    if (offset == 0) return nullptr;
+    return reinterpret_cast<Leaf*>(reinterpret_cast<std::intptr_t>(this) + offset);
   }
   static std::size_t index_of(PageId page) { return page.value & (kLeafPages - 1); }
   void put(PageId page, unsigned cls, Span* span);
@@ -94,7 +97,7 @@ class PageMap {
   std::ptrdiff_t root_[kRootEntries] = {};  // bytes from this to the leaf
   std::size_t root_limit_ = 0;
   std::atomic<std::size_t> leaves_{0};
-  std::size_t first_leaf_ = 0;  // bounds of the root's entries that lead to leaves
+  std::size_t first_leaf_ = 0;  // bounds of the root's entries that matter
   std::size_t end_leaf_ = 0;
   const Os* os_ = nullptr;
 };

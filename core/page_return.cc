@@ -210,6 +210,7 @@ PageCount PageHeap::return_excess(Keep keep) {
 // returned of `most`, which the first call sets. How many runs there are.
 std::size_t PageHeap::begin_returns(Keep keep, PageCount done, PageCount& most,
                                     Span* (&runs)[kReturnBatch], std::size_t& refused) {
+  arena_->refill_if_low();
   const LockGuard guard(lock_, *this);
   std::size_t count = refused;
   for (std::size_t i = 0; i < refused && count < kMaxHalves;) {

@@ -19,14 +19,18 @@ Span* best_fit(const RunIndex& index, PageCount pages, PageCount alignment,
 
 }  // namespace
 
-// Takes a run of `pages` out of the free ones, or out of a new chunk.
-Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
+// Takes a run of `pages` out of the free ones. Null if the heap may grow, which `growth` then says,
+// or if there is none.
+Span* PageHeap::take_locked(PageCount pages, PageCount alignment, Growth& growth) {
   const PageCount wanted = pages + alignment - kOnePage;
   Span* run = fit_committed_locked(pages, alignment);
   const bool may_commit = run == nullptr && may_commit_locked(pages);
   if (may_commit) run = join_locked(wanted);
   if (may_commit && run == nullptr) run = best_fit(returned_, pages, alignment);
-  if (may_commit && run == nullptr && grow_locked(wanted)) run = returned_.best_fit(wanted);
+  if (may_commit && run == nullptr && !growth.is_refused) {
+    plan_growth_locked(wanted, growth);
+    return nullptr;
+  }
   // There is no other way, however many have to be looked at.
   if (run == nullptr) run = best_fit(free_, pages, alignment, SIZE_MAX);
   if (may_commit && run == nullptr) run = best_fit(returned_, pages, alignment, SIZE_MAX);
@@ -37,8 +41,8 @@ Span* PageHeap::take_locked(PageCount pages, PageCount alignment) {
 
 // Takes one run and cuts it into spans of class `cls`. Their number is `wanted` or less: a shorter
 // run that is committed comes before a longer one that is not, and that before growth.
-void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, unsigned shard,
-                                 SpanList& spans) {
+void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, unsigned shard, SpanList& spans,
+                                 Growth& growth) {
   const auto give = [&](Span* span) MINITC_NO_THREAD_SAFETY_ANALYSIS {
     put_in_use_locked(span, SpanState::kSmall);
     map_->set_small(span, cls);
@@ -64,8 +68,8 @@ void PageHeap::take_small_locked(unsigned cls, std::size_t wanted, unsigned shar
     pages = PageCount{shorter->length.value / each.value * each.value};
     break;
   }
-  Span* run = take_locked(pages, kOnePage);
-  if (run == nullptr) run = take_locked(each, kOnePage);
+  Span* run = take_locked(pages, kOnePage, growth);
+  if (run == nullptr) run = take_locked(each, kOnePage, growth);
   if (run == nullptr) return;
   std::size_t left = run->length.value / each.value;
   if (run->state == SpanState::kReturned) round_to_huge_pages_locked(run);
@@ -173,39 +177,56 @@ void PageHeap::annex_locked(Span* run, PageCount before, PageCount after) {
   if (last != nullptr) add(last, PageCount{}, std::min(after, last->length));
 }
 
-bool PageHeap::grow_locked(PageCount pages) {
+// What to ask the OS for, since no free run has `pages`.
+void PageHeap::plan_growth_locked(PageCount pages, Growth& growth) {
   PageCount chunk{std::clamp(stats_.mapped.value / 8, kMinChunkPages, kMaxChunkPages)};
   // Large requests of one length leave no rest at a chunk's end, which no later chunk would make
   // longer: the kernel puts each in front of the last.
   const bool is_large = pages.bytes() > kMaxSmall;
   if (is_large) chunk.value = std::max(chunk.value - chunk.value % pages.value, kMinChunkPages);
-  void* memory = nullptr;
-  for (chunk = std::max(chunk, pages);; chunk = std::max(PageCount{chunk.value / 2}, pages)) {
-    memory = os_->reserve(chunk.bytes());
-    if (memory != nullptr) break;
-    if (chunk == pages) return false;
+  stop_asking_if_unlikely_locked(is_large ? pages : PageCount{});
+  growth.least = pages;
+  growth.chunk = std::max(chunk, pages);
+}
+
+// Adds a run from the OS; false if that refuses. Not under the lock: the kernel lets the call wait
+// for page faults and returns of other threads, hundreds of milliseconds if there are many.
+bool PageHeap::grow(const Growth& growth) {
+  PageCount chunk = growth.chunk;
+  void* memory;
+  while ((memory = os_->reserve(chunk.bytes())) == nullptr) {
+    if (chunk == growth.least) return false;
+    chunk = std::max(PageCount{chunk.value / 2}, growth.least);
   }
   const PageId start = PageId::of(memory);
   Span* run = nullptr;
-  if (map_->ensure(start, chunk)) run = describe_locked(start, chunk, SpanState::kReturned);
+  if (map_->ensure(start, chunk)) {
+    run = arena_->create<Span>(start, chunk, SpanState::kReturned);
+    if (run == nullptr && feed_arena()) {
+      run = arena_->create<Span>(start, chunk, SpanState::kReturned);
+    }
+  }
   if (run == nullptr) {
     os_->release(memory, chunk.bytes());
     return false;
   }
-  stop_asking_if_unlikely_locked(is_large ? pages : PageCount{});
+  {
+    const LockGuard guard(lock_, *this);
+    map_->include(start, chunk);
+    note_area_locked(start, chunk);
+    stats_.mapped += chunk;
+    map_->set_ends(run);
+    insert_locked(coalesce_locked(run));
+  }
   advise(start, chunk);
-  note_area_locked(start, chunk);
-  stats_.mapped += chunk;
-  map_->set_ends(run);
-  insert_locked(coalesce_locked(run));
   return true;
 }
 
 // A new Span; null if there is no memory for it.
 Span* PageHeap::describe_locked(PageId start, PageCount pages, SpanState state) {
-  Span* const span = arena_->create<Span>(start, pages, state);
+  Span* const span = arena_->try_create<Span>(start, pages, state);
   if (span != nullptr || !feed_arena_locked()) return span;
-  return arena_->create<Span>(start, pages, state);
+  return arena_->try_create<Span>(start, pages, state);
 }
 
 // The front of the best fitting run, so that no new Span is needed for the rest. Nothing is
@@ -219,7 +240,7 @@ bool PageHeap::feed_arena_locked() {
   map_->clear_ends(run);
   Span front(run->start, pages, run->state);
   front.mapping = run->mapping;
-  arena_->donate(run->start.ptr(), pages.bytes());
+  arena_->donate(run->start.ptr());
   stats_.mapped -= pages;
   run->start = run->start + pages;
   run->length -= pages;

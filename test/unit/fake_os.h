@@ -1,5 +1,5 @@
 // A kernel for the tests: it counts and records the calls, refuses those it is told to refuse, and
-// aborts when an argument breaks the contract of core/os.h.
+// aborts when an argument breaks the contract of core/os.h, or when the caller holds a lock.
 //
 // Addresses come from regions set aside beforehand, so that a test knows which chunks are
 // neighbours. Nothing in a region is accessible but what reserve() has handed out. The functions of
@@ -27,6 +27,7 @@
 #include <cstdint>
 
 #include "core/base.h"
+#include "core/lock.h"
 #include "core/os.h"
 
 namespace minitc::test {
@@ -136,7 +137,7 @@ class FakeOs {
   void at_decommit(void (*hook)()) { hook_ = hook; }
   // Called in each move that loses addresses, which then are anyone's.
   void at_loss(void (*hook)(void* start, std::size_t bytes)) { loss_hook_ = hook; }
-  // Called in each reserve of metadata, under the arena's lock.
+  // Called in each reserve of metadata.
   void at_metadata(void (*hook)()) { metadata_hook_ = hook; }
 
   // --- What happened ----------------------------------------------------------------------------
@@ -221,6 +222,12 @@ class FakeOs {
     if (!holds) fail_test(why);
   }
 
+  // Every call that does something to memory.
+  static FakeOs& enter() {
+    require(!inside_critical_section(), "a system call under a lock");
+    return *current_;
+  }
+
   Plan& plan_of(OsCall call) { return plans_[static_cast<std::size_t>(call)]; }
 
   bool refuses(OsCall call) {
@@ -249,10 +256,10 @@ class FakeOs {
   }
 
   static void* reserve_pages(std::size_t bytes) {
-    return current_->reserve(OsCall::kReserve, current_->regions_[0], bytes);
+    return enter().reserve(OsCall::kReserve, current_->regions_[0], bytes);
   }
   static void* reserve_metadata(std::size_t bytes) {
-    return current_->reserve(OsCall::kMetadata, current_->regions_[1], bytes);
+    return enter().reserve(OsCall::kMetadata, current_->regions_[1], bytes);
   }
 
   void* reserve(OsCall call, Region& region, std::size_t bytes) {
@@ -299,7 +306,7 @@ class FakeOs {
   }
 
   static bool release(void* start, std::size_t bytes) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     if (self.refuses(OsCall::kRelease)) {
       if (self.regions_[0].holds(start, bytes)) self.stuck_bytes_ += bytes;
       return false;
@@ -318,7 +325,7 @@ class FakeOs {
   }
 
   static bool decommit(void* start, std::size_t bytes) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     require(bytes != 0 && self.aligned(start, bytes), "decommit: not whole kernel pages");
     require(self.in_a_region(start, bytes), "decommit: not our memory");
     const bool refused = self.refuses(OsCall::kDecommit) || self.has_locked(start, bytes);
@@ -335,7 +342,7 @@ class FakeOs {
 
   // As a kernel that is short of memory half of the time: it takes the second half.
   static bool offer(void* start, std::size_t bytes) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     require(bytes != 0 && self.aligned(start, bytes), "offer: not whole kernel pages");
     require(self.in_a_region(start, bytes), "offer: not our memory");
     if (self.refuses(OsCall::kOffer)) return false;
@@ -346,20 +353,20 @@ class FakeOs {
   }
 
   static void want_huge_pages(void* start, std::size_t bytes, bool wanted) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     require(self.in_a_region(start, bytes), "want_huge_pages: not our memory");
     (wanted ? self.huge_bytes_ : self.no_huge_bytes_).fetch_add(bytes, std::memory_order_relaxed);
   }
 
   static void populate(void* start, std::size_t bytes) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     require(bytes != 0 && self.aligned(start, bytes), "populate: not whole kernel pages");
     require(self.in_a_region(start, bytes), "populate: not our memory");
     self.populated_bytes_.fetch_add(bytes, std::memory_order_relaxed);
   }
 
   static bool can_read(const void* page) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     require(self.in_a_region(page, 1), "can_read: not our memory");
     return !self.refuses(OsCall::kRead);
   }
@@ -368,7 +375,7 @@ class FakeOs {
 
   // As mremap does it, but for the copy.
   static Move move(void* from, std::size_t bytes, void* to, std::size_t to_bytes) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     require(bytes != 0 && bytes <= to_bytes, "move: the target is too short");
     require(self.aligned(from, bytes) && self.aligned(to, to_bytes),
             "move: not whole kernel pages");
@@ -390,7 +397,7 @@ class FakeOs {
   }
 
   static bool renew(void* start, std::size_t bytes) {
-    FakeOs& self = *current_;
+    FakeOs& self = enter();
     require(bytes != 0 && self.aligned(start, bytes), "renew: not whole kernel pages");
     require(self.in_a_region(start, bytes), "renew: not our memory");
     if (self.refuses(OsCall::kRenew)) return false;

@@ -20,7 +20,7 @@ struct Arena {
   char* block(unsigned shift) { return static_cast<char*>(arena.allocate_block(shift)); }
 
   FakeOs fake;
-  Os os = fake.os();
+  Os os = fake.metadata_os();
   MetadataArena arena;
 };
 
@@ -53,8 +53,8 @@ TEST_CASE("metadata arena: blocks are aligned, apart from each other and all the
     if (blocks[i - 1].first + blocks[i - 1].second > blocks[i].first) ++overlaps;
   }
   CHECK(overlaps == 0);
-  CHECK(a.arena.reserved_bytes() == a.fake.mapped_bytes());
-  CHECK(a.arena.reserved_bytes() == a.fake.calls(OsCall::kReserve) * kMetadataChunkBytes);
+  CHECK(a.arena.reserved_bytes() == a.fake.metadata_bytes());
+  CHECK(a.arena.reserved_bytes() == a.fake.calls(OsCall::kMetadata) * kMetadataChunkBytes);
 }
 
 TEST_CASE("metadata arena: a chunk is used to its end before the next is taken") {
@@ -140,7 +140,7 @@ TEST_CASE("metadata arena: objects are constructed in it and their blocks come b
 
 TEST_CASE("metadata arena: when the OS refuses there is no block, and later there is") {
   Arena a;
-  a.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  a.fake.fail(OsCall::kMetadata, 1, test::kAlways);
   CHECK(a.block(4) == nullptr);
   CHECK(a.arena.create<Span>(PageId{1}, kOnePage, SpanState::kFree) == nullptr);
   CHECK(a.arena.reserved_bytes() == 0);
@@ -150,13 +150,52 @@ TEST_CASE("metadata arena: when the OS refuses there is no block, and later ther
   REQUIRE(block != nullptr);
 
   // What is left of the chunk and what was freed can be had while the OS refuses.
-  a.fake.fail(OsCall::kReserve, 1, test::kAlways);
+  a.fake.fail(OsCall::kMetadata, 1, test::kAlways);
   std::size_t more = 0;
   while (a.block(kShift) != nullptr) ++more;
   CHECK(more == (kMetadataChunkBytes >> kShift) - 2);
   a.arena.deallocate_block(block, kShift);
   CHECK(a.block(kShift) == block);
   CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
+}
+
+TEST_CASE("metadata arena: who holds a lock gets what there is, and the OS is asked before") {
+  Arena a;
+  CHECK(a.arena.take_block(6) == nullptr);
+  a.arena.refill_if_low();
+  CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
+  a.arena.refill_if_low();  // the chunk has only begun
+  CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
+  const std::size_t per_chunk = (kMetadataChunkBytes >> 6) - 1;
+  const std::size_t low = kLowMetadataBytes >> 6;
+  for (std::size_t i = 0; i < per_chunk - low; ++i) REQUIRE(a.arena.take_block(6) != nullptr);
+  a.arena.refill_if_low();
+  CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
+  REQUIRE(a.arena.take_block(6) != nullptr);
+  a.arena.refill_if_low();
+  CHECK(a.arena.reserved_bytes() == 2 * kMetadataChunkBytes);
+  a.arena.refill_if_low();
+  CHECK(a.arena.reserved_bytes() == 2 * kMetadataChunkBytes);
+  // The rest of the first is used, and all of the second.
+  for (std::size_t i = 1; i < per_chunk + low; ++i) REQUIRE(a.arena.take_block(6) != nullptr);
+  CHECK(a.arena.take_block(6) == nullptr);
+}
+
+Arena* asked_twice = nullptr;
+
+TEST_CASE("metadata arena: of two threads that ask for a chunk one gives its own back") {
+  Arena a;
+  asked_twice = &a;
+  // What another thread does while this one is in the kernel.
+  a.fake.at_metadata([] {
+    Arena* const other = std::exchange(asked_twice, nullptr);
+    if (other != nullptr) other->arena.refill_if_low();
+  });
+  CHECK(a.block(6) != nullptr);
+  CHECK(a.fake.calls(OsCall::kMetadata) == 2);
+  CHECK(a.fake.calls(OsCall::kRelease) == 1);
+  CHECK(a.arena.reserved_bytes() == kMetadataChunkBytes);
+  CHECK(a.fake.metadata_bytes() == kMetadataChunkBytes);
 }
 
 TEST_CASE("metadata arena: no two threads get the same block") {

@@ -1,6 +1,7 @@
 #include "core/page_map.h"
 
 #include <catch2/catch.hpp>
+#include <utility>
 #include <vector>
 
 #include "test/unit/support.h"
@@ -17,7 +18,9 @@ constexpr std::uintptr_t kEnd = std::uintptr_t{1} << kAddressBits;
 struct Map {
   Map() { map->init(os); }
   bool ensure(std::uintptr_t page, std::size_t pages) {
-    return map->ensure(PageId{page}, PageCount{pages});
+    if (!map->ensure(PageId{page}, PageCount{pages})) return false;
+    map->include(PageId{page}, PageCount{pages});
+    return true;
   }
   // An entry of each kind reads as absent.
   bool is_blank(std::uintptr_t address) const {
@@ -25,7 +28,7 @@ struct Map {
   }
 
   FakeOs fake;
-  Os os = fake.os();
+  Os os = fake.metadata_os();
   std::unique_ptr<PageMap> map = std::make_unique<PageMap>();
 };
 
@@ -121,35 +124,54 @@ TEST_CASE("page map: goes from one registered page to the next, over leaves that
 TEST_CASE("page map: room is made leaf by leaf, once, and never beyond 48 bits") {
   Map m;
   CHECK(m.ensure(kLeafPages - 1, 1));
-  CHECK(m.fake.calls(OsCall::kReserve) == 1);
+  CHECK(m.fake.calls(OsCall::kMetadata) == 1);
   CHECK(m.ensure(5, 100));
-  CHECK(m.fake.calls(OsCall::kReserve) == 1);
+  CHECK(m.fake.calls(OsCall::kMetadata) == 1);
   CHECK(m.ensure(kLeafPages - 1, 2));
-  CHECK(m.fake.calls(OsCall::kReserve) == 2);
+  CHECK(m.fake.calls(OsCall::kMetadata) == 2);
   CHECK(m.ensure(0, 4 * kLeafPages));
-  CHECK(m.fake.calls(OsCall::kReserve) == 4);
-  CHECK(m.map->reserved_bytes() == m.fake.mapped_bytes());
+  CHECK(m.fake.calls(OsCall::kMetadata) == 4);
+  CHECK(m.map->reserved_bytes() == m.fake.metadata_bytes());
 
   const std::uintptr_t end = kEnd >> kPageShift;
   CHECK(m.ensure(end - 1, 1));
   CHECK_FALSE(m.ensure(end - 1, 2));
   CHECK_FALSE(m.ensure(end, 1));
   CHECK_FALSE(m.ensure((std::uintptr_t{1} << 56) >> kPageShift, 1));
-  CHECK(m.map->reserved_bytes() == m.fake.mapped_bytes());
+  CHECK(m.map->reserved_bytes() == m.fake.metadata_bytes());
+}
+
+Map* ensured_twice = nullptr;
+
+TEST_CASE("page map: of two threads that need a leaf one gives its own back") {
+  Map m;
+  ensured_twice = &m;
+  // What another thread does while this one is in the kernel.
+  m.fake.at_metadata([] {
+    Map* const other = std::exchange(ensured_twice, nullptr);
+    if (other != nullptr && other->map->ensure(PageId{5}, kOnePage)) {
+      static Span span = small_span(5, 1);
+      other->map->set_ends(&span);
+    }
+  });
+  CHECK(m.ensure(10, 1));
+  CHECK(m.fake.calls(OsCall::kRelease) == 1);
+  CHECK(m.map->span_at(PageId{5}) != nullptr);
+  CHECK(m.map->reserved_bytes() == m.fake.metadata_bytes());
 }
 
 TEST_CASE("page map: when the OS refuses room there is none, and later there is") {
   Map m;
-  m.fake.fail(OsCall::kReserve, 1);
+  m.fake.fail(OsCall::kMetadata, 1);
   CHECK_FALSE(m.ensure(10, 1));
   CHECK(m.is_blank(10 << kPageShift));
-  m.fake.fail(OsCall::kReserve, 2);
+  m.fake.fail(OsCall::kMetadata, 2);
   CHECK_FALSE(m.ensure(kLeafPages - 1, 2));  // one of the two leaves
   CHECK(m.is_blank((kLeafPages - 1) << kPageShift));
   CHECK(m.is_blank(kLeafPages << kPageShift));
   CHECK(m.ensure(kLeafPages - 1, 2));
-  CHECK(m.fake.calls(OsCall::kReserve) == 4);  // the leaf that was had is not asked for again
-  CHECK(m.map->reserved_bytes() == m.fake.mapped_bytes());
+  CHECK(m.fake.calls(OsCall::kMetadata) == 4);  // the leaf that was had is not asked for again
+  CHECK(m.map->reserved_bytes() == m.fake.metadata_bytes());
 }
 
 TEST_CASE("page map: free and large spans are registered at their ends only", "[I4]") {
