@@ -75,7 +75,8 @@ std::size_t CentralCache::spill(void** objects, std::size_t count, Call call) {
   const bool for_store =
       may_fit && !store_is_full_.load(std::memory_order_relaxed) && !base_.bad->ignored();
   bool all_good = true;
-  if (for_store && !mark_home(objects, count)) count = sort_tagged(objects, count, call);
+  const auto leave = [](Span&, std::size_t, std::uint64_t, std::size_t) {};
+  if (for_store && !mark_home(objects, count, leave)) count = sort_tagged(objects, count, call);
   SpanList empties;
   {
     const LockGuard guard(lock_, *this);
@@ -91,7 +92,10 @@ std::size_t CentralCache::spill(void** objects, std::size_t count, Call call) {
     if (for_store) {
       send_home_locked(objects, count, empties);
     } else {
-      all_good = mark_and_send_home_locked(objects, count, empties);
+      all_good = mark_home(
+          objects, count,
+          [&](Span& span, std::size_t index, std::uint64_t mask, std::size_t n)
+              MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(&span, index, mask, n, empties); });
     }
     if (stored_ > room) {
       send_home_locked(store + room, stored_ - room, empties);
@@ -240,10 +244,6 @@ bool CentralCache::mark_home(void** objects, std::size_t count, Put&& put) {
       done += for_each_word(objects + done, count - done, mark);
     }
   return all_good;
-}
-
-bool CentralCache::mark_home(void** objects, std::size_t count) {
-  return mark_home(objects, count, [](Span&, std::size_t, std::uint64_t, std::size_t) {});
 }
 
 // Of the objects that are tagged, moves those of other shards to the end and reports the rest; how
@@ -403,13 +403,6 @@ void CentralCache::send_home_locked(void** objects, std::size_t count, SpanList&
             put_locked(&span, index, mask, static_cast<std::size_t>(last - first), empties);
           });
   MINITC_CHECK(done == count);  // I7
-}
-
-bool CentralCache::mark_and_send_home_locked(void** objects, std::size_t count, SpanList& empties) {
-  return mark_home(
-      objects, count,
-      [&](Span& span, std::size_t index, std::uint64_t mask, std::size_t n)
-          MINITC_NO_THREAD_SAFETY_ANALYSIS { put_locked(&span, index, mask, n, empties); });
 }
 
 }  // namespace minitc

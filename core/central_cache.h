@@ -112,7 +112,7 @@ class alignas(64) CentralCache {
   // Of the span that begins at `start`, if it is one of this class.
   SpanUse use_of(PageId start) MINITC_EXCLUDES(lock_);
   // The first invariant that does not hold, or null. Slow.
-  const char* violation() MINITC_EXCLUDES(lock_);
+  const char* violation() MINITC_EXCLUDES(lock_) { return violation_under(lock_, *this); }
   // The same; counts the words and objects that are looked at.
   const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(lock_);
   void check() { die_if(violation()); }
@@ -144,7 +144,6 @@ class alignas(64) CentralCache {
   std::size_t for_each_word(void** objects, std::size_t count, Visit&& visit) const;
   template <typename Put>
   bool mark_home(void** objects, std::size_t count, Put&& put);
-  bool mark_home(void** objects, std::size_t count);
   std::size_t sort_tagged(void** objects, std::size_t count, Call call) const;
   void dismiss(void** objects, std::size_t count);
   SpanList new_spans(std::size_t objects, std::size_t held) MINITC_EXCLUDES(lock_);
@@ -180,8 +179,6 @@ class alignas(64) CentralCache {
   void put_locked(Span* span, std::size_t index, std::uint64_t mask, std::size_t count,
                   SpanList& empties) MINITC_REQUIRES(lock_);
   void send_home_locked(void** objects, std::size_t count, SpanList& empties)
-      MINITC_REQUIRES(lock_);
-  bool mark_and_send_home_locked(void** objects, std::size_t count, SpanList& empties)
       MINITC_REQUIRES(lock_);
   std::size_t store_room_locked() const MINITC_REQUIRES(lock_);
   const char* violation_of_locked(Span& span) const MINITC_REQUIRES(lock_);

@@ -5,12 +5,6 @@
 
 namespace minitc {
 
-const char* CentralCache::violation() {
-  const LockGuard guard(lock_);
-  std::size_t seen = 0;
-  return violation_locked(seen);
-}
-
 const char* CentralCache::violation_locked(std::size_t& seen) const {
   void* const* const store = store_.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < stored_; ++i) {

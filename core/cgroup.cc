@@ -21,12 +21,9 @@ constexpr std::size_t kPathBytes = 1024;
 
 // Without a limit version 2 says "max", and version 1 the largest number of whole pages.
 std::size_t limit_in(const char* text) {
-  std::size_t value = 0;
-  if (*text < '0' || *text > '9') return kNoCgroupLimit;
-  for (; *text >= '0' && *text <= '9'; ++text) {
-    value = value * 10 + static_cast<std::size_t>(*text - '0');
-  }
-  return value >= PTRDIFF_MAX / 65536 * 65536 ? kNoCgroupLimit : value;
+  std::size_t value;
+  const bool is_limit = parse_digits(text, value) != nullptr && value < PTRDIFF_MAX / 65536 * 65536;
+  return is_limit ? value : kNoCgroupLimit;
 }
 
 // Looks in the group's folder and in those above it, up to the mount: in a container the mount is

@@ -334,10 +334,7 @@ const char* Heap::violation() {
   }
   if (broken == nullptr) broken = pages_.violation();
   if (broken == nullptr) broken = arena_.violation();
-  if (broken != nullptr) return broken;
-  const LockGuard guard(threads_lock_);
-  std::size_t seen = 0;
-  return violation_locked(seen);
+  return broken != nullptr ? broken : violation_under(threads_lock_, *this);
 }
 
 void Heap::check_caches() {

@@ -164,4 +164,13 @@ class MINITC_SCOPED_CAPABILITY LockGuard {
   [[maybe_unused]] const Owner& owner_;  // debug builds
 };
 
+// What owner.violation_locked() says, by who does not hold `lock`.
+template <LockRank R, typename Owner>
+const char* violation_under(RankedLock<R>& lock,
+                            const Owner& owner) MINITC_NO_THREAD_SAFETY_ANALYSIS {
+  const LockGuard guard(lock);
+  std::size_t seen = 0;
+  return owner.violation_locked(seen);
+}
+
 }  // namespace minitc

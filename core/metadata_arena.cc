@@ -83,12 +83,6 @@ void MetadataArena::take_back(Stock& stock) {
   }
 }
 
-const char* MetadataArena::violation() {
-  const LockGuard guard(lock_);
-  std::size_t seen = 0;
-  return violation_locked(seen);
-}
-
 const char* MetadataArena::violation_locked(std::size_t& seen) const {
   MINITC_EXPECT(cursor_ <= limit_);
   for (unsigned shift = kMinShift; shift <= kMaxShift; ++shift) {

@@ -82,7 +82,7 @@ class MetadataArena {
   std::size_t reserved_bytes() const { return reserved_bytes_.load(std::memory_order_relaxed); }
 
   // Says if a free block is not aligned as blocks of its size are; null if all are. Slow.
-  const char* violation() MINITC_EXCLUDES(lock_);
+  const char* violation() MINITC_EXCLUDES(lock_) { return violation_under(lock_, *this); }
   // The same; counts the blocks.
   const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(lock_);
 

@@ -43,19 +43,6 @@ namespace {
 constexpr char kPrefix[] = "MINITC_";
 constexpr char kShare[] = "cgroup:";
 
-// The number that `s` begins with; what follows it, or null if it begins with none or it overflows.
-const char* parse_digits(const char* s, std::size_t& value) {
-  value = 0;
-  const char* const digits = s;
-  for (; *s >= '0' && *s <= '9'; ++s) {
-    if (__builtin_mul_overflow(value, std::size_t{10}, &value) ||
-        __builtin_add_overflow(value, static_cast<std::size_t>(*s - '0'), &value)) {
-      return nullptr;
-    }
-  }
-  return s == digits ? nullptr : s;
-}
-
 // The number that `s` is, all of it; false if it is none or overflows.
 bool parse_number(const char* s, bool in_bytes, std::size_t& value) {
   s = parse_digits(s, value);

@@ -47,7 +47,7 @@ long system_call(long number, long a, long b, long c, long d = 0, long e = 0, lo
 }
 // The processor's own count: asking the kernel would be a system call where there is no vDSO, and
 // libc's function may be another preload's, which allocates. It runs at 1 to 4 GHz.
-std::uint64_t processor_ms() { return __builtin_ia32_rdtsc() >> 21; }
+std::uint32_t now_ms() { return static_cast<std::uint32_t>(__builtin_ia32_rdtsc() >> 21); }
 #elif defined(__aarch64__)
 long system_call(long number, long a, long b, long c, long d = 0, long e = 0, long f = 0) {
   register long x8 asm("x8") = number;
@@ -63,11 +63,11 @@ long system_call(long number, long a, long b, long c, long d = 0, long e = 0, lo
                : "memory");
   return x0;
 }
-std::uint64_t processor_ms() {
+std::uint32_t now_ms() {
   std::uint64_t ticks;
   std::uint64_t per_second;
   asm volatile("mrs %0, cntvct_el0\n\tmrs %1, cntfrq_el0" : "=r"(ticks), "=r"(per_second));
-  return ticks / (per_second / 1000 + 1);
+  return static_cast<std::uint32_t>(ticks / (per_second / 1000 + 1));
 }
 #else
 #error "system_call() is written for x86-64 and AArch64"
@@ -137,8 +137,6 @@ bool can_read(const void* page) {
   return !failed(system_call(SYS_madvise, static_cast<long>(start), static_cast<long>(bytes),
                              MADV_POPULATE_READ));
 }
-
-std::uint32_t now_ms() { return static_cast<std::uint32_t>(processor_ms()); }
 
 // The mask of any machine so far is shorter; the kernel refuses one that is shorter than its own.
 unsigned processors() {

@@ -217,14 +217,7 @@ Span* PageHeap::room_behind_locked(const Span& span, PageCount extra) const {
 
 bool PageHeap::extend_locked(Span* span, Span* next, PageCount extra) {
   index_of(next).remove(next);
-  if (next->length > extra) {
-    Span* const rest = split_locked(next, extra);
-    if (rest == nullptr) {
-      insert_locked(next);
-      return false;
-    }
-    insert_locked(rest);
-  }
+  if (cut_locked(next, PageCount{}, extra) == nullptr) return false;
   note_taken_locked(next->state, extra);
   merge_locked(span, next);
   stats_.in_use += extra;
@@ -369,12 +362,6 @@ const char* PageHeap::violation_of_locked(const Span* run, SpanState state) cons
     MINITC_EXPECT(other == nullptr || !run->joins(*other));  // I5
   }
   return nullptr;
-}
-
-const char* PageHeap::violation() {
-  const LockGuard guard(lock_);
-  std::size_t seen = 0;
-  return violation_locked(seen);
 }
 
 const char* PageHeap::violation_locked(std::size_t& seen) const {

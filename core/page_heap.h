@@ -127,7 +127,7 @@ class PageHeap {
   // of them, or null.
   const char* list_spans(PageId& from, SpanView* out, std::size_t& count) MINITC_EXCLUDES(lock_);
   // The first invariant that does not hold, or null. Slow.
-  const char* violation() MINITC_EXCLUDES(lock_);
+  const char* violation() MINITC_EXCLUDES(lock_) { return violation_under(lock_, *this); }
   // The same; counts the runs that are looked at.
   const char* violation_locked(std::size_t& seen) const MINITC_REQUIRES(lock_);
   void check() { die_if(violation()); }
@@ -225,7 +225,6 @@ class PageHeap {
   Finding find_locked(const void* ptr) MINITC_REQUIRES(lock_);
   PageCount bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
   PageCount own_bound_locked(Keep keep) const MINITC_REQUIRES(lock_);
-  PageCount beside_peak_locked() const MINITC_REQUIRES(lock_);
   // What counts for the limits, but for free pages: spans in use and metadata.
   PageCount held_locked() const MINITC_REQUIRES(lock_) {
     return used_locked() + PageCount::of_bytes(arena_->reserved_bytes());
@@ -243,19 +242,16 @@ class PageHeap {
     return committed_locked() > bound_locked(keep);
   }
   void note_taken_locked(SpanState state, PageCount pages) MINITC_REQUIRES(lock_);
-  void miss_locked(PageCount pages) MINITC_REQUIRES(lock_);
   Span* take_excess_locked(PageCount bound, Keep keep) MINITC_REQUIRES(lock_);
   PageCount unit_locked(Keep keep) const MINITC_REQUIRES(lock_);
   void begin_return_locked(Span* run) MINITC_REQUIRES(lock_);
   Span* halve_locked(Span* run, Keep keep) MINITC_REQUIRES(lock_);
   void end_return_locked(Span* run, bool returned) MINITC_REQUIRES(lock_);
-  void note_return_locked(PageCount pages, Keep keep) MINITC_REQUIRES(lock_);
   bool may_move_locked() const MINITC_REQUIRES(lock_) {
     return mappings_ < kMaxMoved && lost_targets_ < kMaxLost;
   }
   void begin_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
   void end_mapping_locked(Span* run) MINITC_REQUIRES(lock_);
-  std::size_t parts_beside_locked(const Span* run) const MINITC_REQUIRES(lock_);
   void drop_locked(Span* span) MINITC_REQUIRES(lock_);
   bool end_move_locked(Span* from, Span* to, Move result) MINITC_REQUIRES(lock_);
   void forget_large_locked(const Span* span) MINITC_REQUIRES(lock_) {

@@ -14,9 +14,8 @@ Span* PageMap::last_span_up_to(PageId page, PageCount pages) const {
   if (page.value >> kLeafShift >= root_limit_) return nullptr;
   for (std::size_t back = 0; back < pages.value && back <= page.value;) {
     const PageId at{page.value - back};
-    const Leaf* const leaf = leaf_of(at);
-    if (leaf != nullptr && leaf->span[index_of(at)] != nullptr) return leaf->span[index_of(at)];
-    back += leaf != nullptr ? 1 : index_of(at) + 1;
+    if (Span* const span = span_at(at); span != nullptr) return span;
+    back += leaf_of(at) != nullptr ? 1 : index_of(at) + 1;
   }
   return nullptr;
 }
@@ -25,9 +24,8 @@ PageId PageMap::next_registered(PageId page) const {
   page = std::max(page, PageId{first_leaf_ << kLeafShift});
   const PageId end{end_leaf_ << kLeafShift};
   while (page < end) {
-    const Leaf* const leaf = leaf_of(page);
-    if (leaf != nullptr && leaf->span[index_of(page)] != nullptr) return page;
-    page = page + PageCount{leaf != nullptr ? 1 : kLeafPages - index_of(page)};
+    if (span_at(page) != nullptr) return page;
+    page = page + PageCount{leaf_of(page) != nullptr ? 1 : kLeafPages - index_of(page)};
   }
   return end;
 }

@@ -73,18 +73,12 @@ void PageHeap::begin_mapping_locked(Span* run) {
 // `run` is none any more, nor part of one: what is left of that lies before it, behind it or both.
 void PageHeap::end_mapping_locked(Span* run) {
   if (run->mapping == 0) return;
-  mappings_ += parts_beside_locked(run);
   --mappings_;
-  run->mapping = 0;
-}
-
-std::size_t PageHeap::parts_beside_locked(const Span* run) const {
-  std::size_t parts = 0;
   for (const Span* const other :
        {map_->span_at(run->start - kOnePage), map_->span_at(run->end())}) {
-    if (other != nullptr && other->mapping == run->mapping) ++parts;
+    if (other != nullptr && other->mapping == run->mapping) ++mappings_;
   }
-  return parts;
+  run->mapping = 0;
 }
 
 }  // namespace minitc

@@ -37,18 +37,12 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
     }
     case Keep::kAtPeak:
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
-      return stats_.peak - used_locked() + beside_peak_locked();
+      return stats_.peak - used_locked() +
+             (wants_huge_pages() ? PageCount{stats_.peak.value / kHugePeakBoundPart}
+                                 : std::max(PageCount::of_bytes(kMinPeakBound),
+                                            PageCount{stats_.peak.value / kPeakBoundPart}));
   }
   __builtin_unreachable();
-}
-
-// What may stay beside as much as was in use at the most.
-PageCount PageHeap::beside_peak_locked() const {
-  if (wants_huge_pages()) {
-    return PageCount{stats_.peak.value / kHugePeakBoundPart};
-  }
-  return std::max(PageCount::of_bytes(kMinPeakBound),
-                  PageCount{stats_.peak.value / kPeakBoundPart});
 }
 
 // The soft limit leaves free pages what is not held: they go before it is passed, and all of them
@@ -60,12 +54,10 @@ PageCount PageHeap::bound_locked(Keep keep) const {
 
 // `pages` of a run in `state` are put in use.
 void PageHeap::note_taken_locked(SpanState state, PageCount pages) {
-  if (state == SpanState::kReturned) return miss_locked(pages);
-  reused_ += pages;
-}
-
-// Returned pages are put in use.
-void PageHeap::miss_locked(PageCount pages) {
+  if (state != SpanState::kReturned) {
+    reused_ += pages;
+    return;
+  }
   const PageCount again = std::min(pages, given_back_);
   given_back_ -= again;
   missed_ += again;
@@ -243,17 +235,16 @@ PageCount PageHeap::end_returns(Span* const* runs, std::size_t count, bool retur
   if (count == 0) return pages;
   const LockGuard guard(lock_, *this);
   for (std::size_t i = 0; i < count; ++i) {
-    if (returned) note_return_locked(runs[i]->length, keep);
     if (returned) pages += runs[i]->length;
     end_return_locked(runs[i], returned);
   }
-  if (!returned) decommit_pause_ = kDecommitPause;
+  if (returned) {
+    stats_.runs_returned += count;
+    if (keep == Keep::kBound) given_back_ += pages;
+  } else {
+    decommit_pause_ = kDecommitPause;
+  }
   return pages;
-}
-
-void PageHeap::note_return_locked(PageCount pages, Keep keep) {
-  ++stats_.runs_returned;
-  if (keep == Keep::kBound) given_back_ += pages;
 }
 
 }  // namespace minitc

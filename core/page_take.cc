@@ -148,7 +148,7 @@ Span* PageHeap::join_locked(PageCount pages) {
   }
   free_.remove(run);
   annex_locked(run, from_before, from_after);
-  miss_locked(lacks);
+  note_taken_locked(SpanState::kReturned, lacks);
   insert_locked(coalesce_locked(run));
   return free_.best_fit(pages);
 }

@@ -15,7 +15,6 @@ void StatsFile::init(const Options& options) {
   options_ = &options;
   memcpy(setting_, kSetting, sizeof(kSetting) - 1);
   memcpy(setting_ + sizeof(kSetting) - 1, options.stats_file, strlen(options.stats_file) + 1);
-  is_on_ = true;
 }
 
 void StatsFile::tick_slow(Heap& heap) {
@@ -31,7 +30,7 @@ void StatsFile::tick_slow(Heap& heap) {
 }
 
 bool StatsFile::write(Heap& heap, const char* event) {
-  if (!is_on_ || is_ending_.load(std::memory_order_relaxed)) return false;
+  if (options_ == nullptr || is_ending_.load(std::memory_order_relaxed)) return false;
   if (is_busy_.exchange(true, std::memory_order_acquire)) return false;
   const bool done = write_line(heap, event);
   is_busy_.store(false, std::memory_order_release);
@@ -39,7 +38,7 @@ bool StatsFile::write(Heap& heap, const char* event) {
 }
 
 void StatsFile::write_last(Heap& heap) {
-  if (!is_on_) return;
+  if (options_ == nullptr) return;
   is_ending_.store(true, std::memory_order_relaxed);
   for (std::size_t ms = 0; is_busy_.exchange(true, std::memory_order_acquire); ++ms) {
     if (ms == kLastLineWaitMs) return;

@@ -24,7 +24,7 @@ class StatsFile {
 
   // Writes a line if it is time. Outside all critical sections.
   void tick(Heap& heap) {
-    if (is_on_) [[unlikely]]
+    if (options_ != nullptr) [[unlikely]]
       tick_slow(heap);
   }
   // Writes a line; `event` says why. False if there is no file, if it cannot be written, or if
@@ -51,8 +51,7 @@ class StatsFile {
   const char* expand_path(std::size_t pid);
 
   // Constant after init. All is zero before, so that it takes no memory until it is used.
-  bool is_on_ = false;
-  const Options* options_ = nullptr;
+  const Options* options_ = nullptr;  // null: there is no file
   // As it stood in the environment, MINITC_STATS_FILE=PATH, which the program may overwrite:
   // whoever watches the process looks for it here.
   char setting_[sizeof(kSetting) + kMaxStatsPath] = {};

@@ -6,6 +6,19 @@
 
 namespace minitc {
 
+// The number that `s` begins with; what follows it, or null if it begins with none or it overflows.
+inline const char* parse_digits(const char* s, std::size_t& value) {
+  value = 0;
+  const char* const digits = s;
+  for (; *s >= '0' && *s <= '9'; ++s) {
+    if (__builtin_mul_overflow(value, std::size_t{10}, &value) ||
+        __builtin_add_overflow(value, static_cast<std::size_t>(*s - '0'), &value)) {
+      return nullptr;
+    }
+  }
+  return s == digits ? nullptr : s;
+}
+
 // What does not fit is cut off; the caller's line stays one line.
 class Text {
  public:
