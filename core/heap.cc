@@ -23,12 +23,13 @@ namespace {
 // give back a lease of its own, and leaves all as it was.
 class CacheLease {
  public:
-  explicit CacheLease(ThreadCache* cache) : cache_(cache), before_(t_leased_cache) {
+  explicit CacheLease(ThreadCache* cache, bool (ThreadCache::*lease)() = &ThreadCache::lease)
+      : cache_(cache), before_(t_leased_cache) {
     t_leased_cache = cache;
     std::atomic_signal_fence(std::memory_order_seq_cst);
     t_cache = &g_cache_gone;
     std::atomic_signal_fence(std::memory_order_seq_cst);
-    is_held_ = cache->lease();
+    is_held_ = (cache->*lease)();
   }
   ~CacheLease() {
     if (is_held_) cache_->end_lease();
@@ -326,7 +327,8 @@ void Heap::gather() {
 const char* Heap::violation() {
   const char* broken = nullptr;
   if (ThreadCache* const cache = current_cache(); cache != nullptr) {
-    const CacheLease lease(cache);  // another thread may be about to park it
+    // Another thread may be about to park it.
+    const CacheLease lease(cache, &ThreadCache::lease_if_free);
     if (lease.is_held()) broken = cache->violation();
   }
   for (CentralCache& central : shards_.all()) {

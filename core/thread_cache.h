@@ -78,6 +78,12 @@ class ThreadCache {
   // The owner begins to change more than a stack's top, and ends. lease() is false, and nothing is
   // changed, while another thread is at work on the cache.
   bool lease();
+  // As lease(), but false if another thread has parked or robbed the cache, which stays as it is:
+  // for who may have interrupted the owner in pop() or push(), and changes nothing.
+  bool lease_if_free() {
+    State free = State::kFree;
+    return state_.compare_exchange_strong(free, State::kLeased, std::memory_order_acquire);
+  }
   void end_lease() { state_.store(State::kFree, std::memory_order_release); }
   // As lease(), for good. If false, the thread that is at work on the cache finds it abandoned.
   bool lease_to_end();

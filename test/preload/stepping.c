@@ -226,6 +226,20 @@ static void ask_library(void) {
   CHECK(errno == 777);
 }
 
+// In a copy of the process, which then goes on.
+static void ask_in_a_copy(void) {
+  pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+  CHECK(child >= 0);
+  if (child == 0) {
+    is_copy = 1;
+    alarm(10);
+    ask_library();
+  } else if (!child_succeeded(child)) {
+    fprintf(stderr, "in step %ld\n", steps);
+    CHECK(!"the interrupted call goes on");
+  }
+}
+
 // --- What is interrupted -------------------------------------------------------------------------
 
 enum { kObjects = 12 };
@@ -379,10 +393,54 @@ static void asker(void) {
   CHECK(told > 100 && refused > 100);
 }
 
+static volatile int is_over;
+
+static void* pass_the_time(void* unused) {
+  while (!is_over) {
+    free(malloc(200000));
+    usleep(2000);
+  }
+  return unused;
+}
+
+static size_t thread_cached(void) {
+  struct minitc_stats now;
+  CHECK(minitc_stats(&now, sizeof now) == 0);
+  return now.thread_cached;
+}
+
+// Of a thread whose cache others have robbed: a question leaves it as it is, whatever was
+// interrupted.
+static void asker_of_idle(void) {
+  pthread_t thread;
+  handle_steps_with(ask_in_a_copy);
+  for (int i = 0; i < 5; i++) refill_and_spill();
+  fast();
+  size_t before = thread_cached();
+  CHECK(pthread_create(&thread, NULL, pass_the_time, NULL) == 0);
+  for (int i = 0; thread_cached() > before / 2; i++) {
+    CHECK(i < 1000);
+    usleep(10000);
+  }
+  is_over = 1;
+  CHECK(pthread_join(thread, NULL) == 0);
+  start_stepping();
+  fast();
+  stop_stepping();
+  CHECK(is_copy || steps > 20);
+  churn(2);
+  CHECK(minitc_heap_check() == NULL);
+}
+
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
-      {"crash_reporter", crash_reporter}, {"unwinder", unwinder}, {"profiler", profiler},
-      {"busy_handler", busy_handler},     {"asker", asker},       {NULL, NULL},
+      {"crash_reporter", crash_reporter},
+      {"unwinder", unwinder},
+      {"profiler", profiler},
+      {"busy_handler", busy_handler},
+      {"asker", asker},
+      {"asker_of_idle", asker_of_idle},
+      {NULL, NULL},
   };
   return run_case(argc, argv, cases);
 }
