@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 
+#include <atomic>
+
 #include "core/heap.h"
 #include "core/lock.h"
 #include "preload/init.h"
@@ -37,11 +39,17 @@ class WithoutHeap {
   const std::uint32_t ranks_;
 };
 
-// `function`: libc's. It is looked for each time, as handlers are registered seldom.
+// libc's function. Found by the start, as to look for it takes the loader's lock: whoever holds
+// that may wait for a thread that registers handlers.
+std::atomic<void*> next_atfork{nullptr};
+
 template <typename... Args>
-int register_by(void* function, Args... args) {
+int register_by(void* (*find)(), Args... args) {
   heap_is_usable();
+  void* function = next_atfork.load(std::memory_order_relaxed);
+  if (function == nullptr) function = find();
   if (function == nullptr) return ENOMEM;
+  next_atfork.store(function, std::memory_order_relaxed);
   const auto next = reinterpret_cast<int (*)(Args...)>(function);
   int failed;
   {
@@ -57,8 +65,6 @@ int register_by(void* function, Args... args) {
 
 using namespace minitc;  // NOLINT(google-build-using-namespace): the definitions below are global
 
-extern "C" {
-
 #ifdef __GLIBC__
 
 #ifdef __x86_64__
@@ -69,22 +75,29 @@ extern "C" {
 
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): glibc's name
 // What pthread_atfork, which is in every program and library itself, calls. `dso`: of the caller,
-// whose handlers go when it is unloaded. By its version: the start comes here, and must not run
-// another library's dlsym.
-MINITC_EXPORT int __register_atfork(Handler prepare, Handler parent, Handler child,
-                                    void* dso) noexcept {
-  return register_by(dlvsym(RTLD_NEXT, "__register_atfork", MINITC_ATFORK_VERSION), prepare, parent,
-                     child, dso);
+// whose handlers go when it is unloaded or the program ends; null: they stay. By its version: the
+// start comes here, and must not run another library's dlsym.
+extern "C" MINITC_EXPORT int __register_atfork(Handler prepare, Handler parent, Handler child,
+                                               void* dso) noexcept {
+  return register_by([] { return dlvsym(RTLD_NEXT, "__register_atfork", MINITC_ATFORK_VERSION); },
+                     prepare, parent, child, dso);
 }
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
+
+int minitc::register_for_good(Handler prepare, Handler parent, Handler child) {
+  return __register_atfork(prepare, parent, child, nullptr);
+}
 
 #else
 
 // POSIX.
-MINITC_EXPORT int pthread_atfork(Handler prepare, Handler parent, Handler child) noexcept {
-  return register_by(dlsym(RTLD_NEXT, "pthread_atfork"), prepare, parent, child);
+extern "C" MINITC_EXPORT int pthread_atfork(Handler prepare, Handler parent,
+                                            Handler child) noexcept {
+  return register_by([] { return dlsym(RTLD_NEXT, "pthread_atfork"); }, prepare, parent, child);
+}
+
+int minitc::register_for_good(Handler prepare, Handler parent, Handler child) {
+  return pthread_atfork(prepare, parent, child);
 }
 
 #endif
-
-}  // extern "C"

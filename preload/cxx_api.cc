@@ -25,15 +25,15 @@ constexpr char kArrayNothrow[] = "_ZnamRKSt9nothrow_t";
 constexpr char kAlignedNothrow[] = "_ZnwmSt11align_val_tRKSt9nothrow_t";
 constexpr char kArrayAlignedNothrow[] = "_ZnamSt11align_val_tRKSt9nothrow_t";
 
-// The runtime's definition of `symbol`, or null.
+// The runtime's definition of `symbol`, or null. Those that we know come first: what is next after
+// ours may be another malloc's, which knows nothing of the program's operators.
 void* runtime_symbol(const char* symbol) {
-  if (void* const next = dlsym(RTLD_NEXT, symbol); next != nullptr) return next;
   for (const char* const library : {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"}) {
     void* const handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
     if (handle == nullptr) continue;
     if (void* const found = dlsym(handle, symbol); found != nullptr) return found;
   }
-  return nullptr;
+  return dlsym(RTLD_NEXT, symbol);
 }
 
 [[noreturn]] void die_without_runtime(std::size_t bytes) {

@@ -100,7 +100,7 @@ bool start_heap() {
   g_heap.open();
 
   // As early as can be: handlers registered later run their prepare before ours and the rest after.
-  pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+  register_for_good(before_fork, after_fork_in_parent, after_fork_in_child);
   warn_of_idle_sanitizer();
   if (g_options.verbose != 0) {
     Text text;

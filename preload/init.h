@@ -19,6 +19,10 @@ extern Options g_options;
 // Prints the report of MINITC_STATS=1 to stderr.
 void print_report();
 
+// As pthread_atfork, for as long as the process lives: when the program ends other threads, and
+// other libraries' destructors, may still fork.
+int register_for_good(void (*prepare)(), void (*parent)(), void (*child)());
+
 // Tries to make the heap ready; whether it is.
 MINITC_COLD bool start_heap();
 

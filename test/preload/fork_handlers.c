@@ -7,6 +7,7 @@
 extern int register_fork_handlers(void);
 extern int fork_handler_calls(void);
 extern void allocate_under_lock(void);
+extern int forks_at_exit;
 
 static volatile int stop;
 
@@ -15,6 +16,11 @@ static void* churn_until_stop(void* unused) {
     churn(2);
     usleep(500);
   }
+  return unused;
+}
+
+static void* churn_forever(void* unused) {
+  for (;;) churn(1);
   return unused;
 }
 
@@ -120,6 +126,21 @@ static void long_list_with_threads(void) {
   CHECK(pthread_join(thread, NULL) == 0);
 }
 
+// Destructors of libraries run when the preloaded one's have run, and may fork.
+static void exit_forks(void) {
+  pthread_t thread;
+  for (int i = 0; i < 3; i++) {
+    CHECK(pthread_create(&thread, NULL, allocate_until_stop, NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, churn_forever, NULL) == 0);
+  }
+  forks_at_exit = 40;
+}
+
+static void registers_while_opened(void) {
+  alarm(10);
+  CHECK(dlopen("lib_registering.so", RTLD_NOW) != NULL);
+}
+
 int main(int argc, char** argv) {
   static const TestCase cases[] = {
       {"before_alone", before_alone},
@@ -129,6 +150,8 @@ int main(int argc, char** argv) {
       {"early_lock", early_lock},
       {"long_list", long_list},
       {"long_list_with_threads", long_list_with_threads},
+      {"exit_forks", exit_forks},
+      {"registers_while_opened", registers_while_opened},
       {NULL, NULL},
   };
   return run_case(argc, argv, cases);

@@ -52,6 +52,18 @@ static void sandbox(const unsigned* allowed, unsigned count, int refusal) {
   install(filter, length + sizeof end / sizeof end[0]);
 }
 
+// What glibc's malloc needs to say that a pointer is wrong, and to abort.
+static void wrong_free(void) {
+  static const unsigned allowed[] = {SYS_mmap,   SYS_munmap,     SYS_futex,
+                                     SYS_write,  SYS_exit_group, SYS_gettid,
+                                     SYS_getpid, SYS_tgkill,     SYS_rt_sigprocmask};
+  char* volatile object = malloc(300000);
+  free(malloc(1));
+  sandbox(allowed, sizeof allowed / sizeof allowed[0], 0);
+  free(object + 16);
+  _exit(0);
+}
+
 static void allow_only_memory_calls(void) {
   static const unsigned allowed[] = {SYS_mmap, SYS_munmap, SYS_futex, SYS_write, SYS_exit_group};
   sandbox(allowed, sizeof allowed / sizeof allowed[0], 0);
@@ -250,6 +262,8 @@ int main(int argc, char** argv) {
       {"madvise_enomem", madvise_enomem},
       {"madvise_fails_from_the_start", madvise_fails_from_the_start},
       {"work_without_filter", work_without_filter},
+      {"wrong_free", wrong_free},
+      {"wrong_free", wrong_free},
       {"munmap_enomem", munmap_enomem},
       {"mremap_enomem", mremap_enomem},
       {"mremap_enosys", mremap_enosys},

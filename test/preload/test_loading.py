@@ -1,4 +1,5 @@
 """Plugins, late C++, operator new without memory, a second preload, and the library as a plugin."""
+import pathlib
 import shutil
 
 import pytest
@@ -64,6 +65,16 @@ def test_preloaded_and_opened_again(run_preloaded, build, lib):
 @pytest.mark.parametrize("case", cases_of("own_operators.cc"))
 def test_own_operators(run_ok, build, case):
   result = run_ok([build / "preload" / "own_operators", case])
+  assert (result.stdout, result.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("case", cases_of("own_operators.cc"))
+def test_own_operators_beside_jemalloc(run_ok, build, lib, case):
+  """As in a program that is linked with it: its operators come next after ours."""
+  found = sorted(pathlib.Path("/usr/lib").glob("*/libjemalloc.so.2"))
+  if not found:
+    pytest.skip("libjemalloc2 is not installed")
+  result = run_ok([build / "preload" / "own_operators", case], {"LD_PRELOAD": f"{lib}:{found[0]}"})
   assert (result.stdout, result.stderr) == ("", "")
 
 
