@@ -9,7 +9,7 @@
 
 namespace MINITC_HIDDEN minitc {
 
-// Constant once the heap is ready. The rows in options.cc say what each means.
+// Constant once the heap is ready. README says what each means.
 struct Options {
   std::size_t stats = 0;
   std::size_t verbose = 0;
@@ -41,7 +41,7 @@ struct OptionRow {
     kLimit,  // likewise, or "cgroup:N%", N from 1 to 100, of the limit of the control group
   } form = kNumber;
   const char* const* words = nullptr;  // names of the values from 0 to max; null: they are numbers
-  // Instead of `field`: the value is an absolute path of `min` to `max` bytes.
+  // Instead of `field`: the value is an absolute path of at most `max` bytes.
   const char* Options::*path = nullptr;
 };
 

@@ -76,10 +76,8 @@ Span* PageHeap::take_excess_locked(PageCount bound, Keep keep) {
   Span* run = keep == Keep::kAged ? free_.longest_quiet(round()) : nullptr;
   if (run == nullptr || !has(run, unit)) run = free_.longest();
   if (!has(run, unit)) {  // then all are short, and one of them may lie better
-    run = nullptr;
-    free_.for_each([&](Span* other) {
-      if (has(other, unit)) run = other;
-    });
+    run = free_.best_fit(unit);
+    while (run != nullptr && !has(run, unit)) run = free_.next(run);
   }
   if (run == nullptr) {
     if (keep != Keep::kNothing) decommit_pause_ = kDecommitPause;
