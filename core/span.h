@@ -3,7 +3,8 @@
 //
 // Thread safety: a free span belongs to the page heap's lock. A small span's lists and counts
 // belong to the lock of its class. `start`, `length`, `state`, owner() and `bits` of a span in use
-// may be read by whoever holds an object of it: they were written before that object was handed out.
+// may be read by whoever holds an object of it: they were written before that object was handed
+// out.
 #pragma once
 
 #include <atomic>

@@ -40,12 +40,11 @@ class WithoutHeap {
 };
 
 // libc's function. Found by the start, as to look for it takes the loader's lock: whoever holds
-// that may wait for a thread that registers handlers.
-std::atomic<void*> next_atfork{nullptr};
+// that may wait for a thread that registers handlers. In .data, as what else the start writes.
+[[gnu::section(".data")]] std::atomic<void*> next_atfork{nullptr};
 
 template <typename... Args>
 int register_by(void* (*find)(), Args... args) {
-  heap_is_usable();
   void* function = next_atfork.load(std::memory_order_relaxed);
   if (function == nullptr) function = find();
   if (function == nullptr) return ENOMEM;
@@ -73,31 +72,37 @@ using namespace minitc;  // NOLINT(google-build-using-namespace): the definition
 #define MINITC_ATFORK_VERSION "GLIBC_2.17"
 #endif
 
+// By its version: the start comes here, and must not run another library's dlsym.
+static void* find_atfork() { return dlvsym(RTLD_NEXT, "__register_atfork", MINITC_ATFORK_VERSION); }
+
+int minitc::register_for_good(Handler prepare, Handler parent, Handler child) {
+  return register_by<Handler, Handler, Handler, void*>(find_atfork, prepare, parent, child,
+                                                       nullptr);
+}
+
 // NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): glibc's name
 // What pthread_atfork, which is in every program and library itself, calls. `dso`: of the caller,
-// whose handlers go when it is unloaded or the program ends; null: they stay. By its version: the
-// start comes here, and must not run another library's dlsym.
+// whose handlers go when it is unloaded or the program ends; null: they stay.
 extern "C" MINITC_EXPORT int __register_atfork(Handler prepare, Handler parent, Handler child,
                                                void* dso) noexcept {
-  return register_by([] { return dlvsym(RTLD_NEXT, "__register_atfork", MINITC_ATFORK_VERSION); },
-                     prepare, parent, child, dso);
+  heap_is_usable();
+  return register_by(find_atfork, prepare, parent, child, dso);
 }
 // NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)
 
-int minitc::register_for_good(Handler prepare, Handler parent, Handler child) {
-  return __register_atfork(prepare, parent, child, nullptr);
-}
-
 #else
+
+static void* find_atfork() { return dlsym(RTLD_NEXT, "pthread_atfork"); }
+
+int minitc::register_for_good(Handler prepare, Handler parent, Handler child) {
+  return register_by(find_atfork, prepare, parent, child);
+}
 
 // POSIX.
 extern "C" MINITC_EXPORT int pthread_atfork(Handler prepare, Handler parent,
                                             Handler child) noexcept {
-  return register_by([] { return dlsym(RTLD_NEXT, "pthread_atfork"); }, prepare, parent, child);
-}
-
-int minitc::register_for_good(Handler prepare, Handler parent, Handler child) {
-  return pthread_atfork(prepare, parent, child);
+  heap_is_usable();
+  return register_by(find_atfork, prepare, parent, child);
 }
 
 #endif

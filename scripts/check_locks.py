@@ -16,7 +16,7 @@ import sys
 RANKS = re.compile(r"enum class LockRank[^{]*\{([^}]*)\}")
 DECLARATION = re.compile(r"^\s*(?:mutable )?RankedLock<LockRank::(\w+)> \w+\s*(?:MINITC_\w+.*)?;", re.M)
 ROW = re.compile(r"^\| \d+ `(\w+)` \|", re.M)
-ATOMIC = re.compile(r"^\s*(?:static |extern )?std::atomic<[^;]*> (\w+)[{;]", re.M)
+ATOMIC = re.compile(r"^\s*(?:\[\[.*?\]\] )?(?:static |extern )?std::atomic<[^;]*> (\w+)[{;]", re.M)
 OTHER = re.compile(r"\bstd::\w*mutex\b|\bpthread_(?:mutex|rwlock|spin|once)\w*|\bcall_once\b"
                    r"|\bsem_\w+|\batomic_flag\b")
 
