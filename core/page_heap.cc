@@ -56,6 +56,7 @@ bool PageHeap::acquire(PageCount pages, PageCount leaving, Take&& take) {
     {
       const LockGuard guard(lock_, *this);
       if (take(growth)) {
+        growth.least = PageCount{};  // less than it looked for first was there
         excess = has_excess_locked(Keep::kAtPeak);
       } else if (growth.least == PageCount{}) {
         shortage = shortage_locked(pages, leaving);

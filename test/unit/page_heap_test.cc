@@ -326,6 +326,23 @@ TEST_CASE("page heap: when only free and returned pages together suffice, they a
   CHECK(p.adds_up());
 }
 
+TEST_CASE("page heap: one span that can be joined is enough, though more were wanted") {
+  unsigned cls = 1;
+  while (kSizeClasses[cls].pages < 3) ++cls;
+  const std::size_t each = kSizeClasses[cls].pages;
+  Pages p;
+  const auto r = row(p, {kMinChunkPages - each, 1, each - 1});
+  p.release(r[1]);
+  p.heap.trim();
+  p.release(r[2]);
+  SpanList spans = p.heap.acquire_small(cls, 4);
+  REQUIRE(spans.front() != nullptr);
+  CHECK(spans.front() == spans.back());
+  CHECK(p.fake.calls(OsCall::kReserve) == 1);
+  p.heap.release_small(spans);
+  CHECK(p.adds_up());
+}
+
 TEST_CASE("page heap: a request takes the longest committed run and returned pages beside it",
           "[I5][I6]") {
   // The lengths of five neighbours, and which of them are returned or free.
