@@ -52,11 +52,11 @@ static void sandbox(const unsigned* allowed, unsigned count, int refusal) {
   install(filter, length + sizeof end / sizeof end[0]);
 }
 
-// What glibc's malloc needs to say that a pointer is wrong, and to abort.
+// What libc needs to say that a pointer is wrong, and to abort.
 static void wrong_free(void) {
-  static const unsigned allowed[] = {SYS_mmap,   SYS_munmap,     SYS_futex,
-                                     SYS_write,  SYS_exit_group, SYS_gettid,
-                                     SYS_getpid, SYS_tgkill,     SYS_rt_sigprocmask};
+  static const unsigned allowed[] = {SYS_mmap,       SYS_munmap,        SYS_futex,  SYS_write,
+                                     SYS_exit_group, SYS_gettid,        SYS_getpid, SYS_tgkill,
+                                     SYS_tkill,      SYS_rt_sigprocmask};
   char* volatile object = malloc(300000);
   free(malloc(1));
   sandbox(allowed, sizeof allowed / sizeof allowed[0], 0);

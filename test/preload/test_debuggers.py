@@ -50,9 +50,9 @@ def test_gdb_stops_in_malloc(debug):
 
 
 def test_gdb_calls_functions_under_our_locks(debug):
-  """While the page heap waits for new memory its lock is held: calls are served by a reserve, whose
+  """While a run is looked for the page heap's lock is held: calls are served by a reserve, whose
   blocks have the very size that was asked for."""
-  result = debug("break stop_here", "run", "catch syscall mmap", "continue",
+  result = debug("break stop_here", "run", "break minitc::PageHeap::take_locked", "continue",
                  "backtrace", "delete",
                  "set $small = ((void*(*)(unsigned long))malloc)(100)",
                  "set $large = ((void*(*)(unsigned long))malloc)(1000000)",
@@ -60,7 +60,7 @@ def test_gdb_calls_functions_under_our_locks(debug):
                  "print ((unsigned long(*)(void*))malloc_usable_size)($large)",
                  "call ((void(*)(void*))free)($large)", "call ((void(*)(void*))free)($small)",
                  "continue")
-  assert "PageHeap::grow_locked" in result.stdout
+  assert re.search(r"^#0 .*PageHeap::take_locked", result.stdout, re.MULTILINE)
   assert values(result) == ["1", "1000000"]
 
 
