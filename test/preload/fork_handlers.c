@@ -126,16 +126,9 @@ static void long_list_with_threads(void) {
   CHECK(pthread_join(thread, NULL) == 0);
 }
 
-#if defined(__GLIBC__)
-static void check_exit_may_fork(void) {}
-#else
-static void check_exit_may_fork(void) { skip("fork in a destructor waits for exit's own lock"); }
-#endif
-
 // Destructors of libraries run when the preloaded one's have run, and may fork.
 static void exit_forks(void) {
   pthread_t thread;
-  check_exit_may_fork();
   for (int i = 0; i < 3; i++) {
     CHECK(pthread_create(&thread, NULL, allocate_until_stop, NULL) == 0);
     CHECK(pthread_create(&thread, NULL, churn_forever, NULL) == 0);
