@@ -263,7 +263,6 @@ int main(int argc, char** argv) {
       {"madvise_fails_from_the_start", madvise_fails_from_the_start},
       {"work_without_filter", work_without_filter},
       {"wrong_free", wrong_free},
-      {"wrong_free", wrong_free},
       {"munmap_enomem", munmap_enomem},
       {"mremap_enomem", mremap_enomem},
       {"mremap_enosys", mremap_enosys},

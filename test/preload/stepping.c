@@ -178,19 +178,22 @@ static void allocate_and_free_much(void) {
   }
 }
 
-// In a copy of the process, which then goes on and checks what it has.
-static void be_busy_in_a_copy(void) {
-  if (is_in_fast_path()) return;
+// Calls act() in a copy of the process, which then goes on and checks what it has.
+static void act_in_a_copy(void (*act)(void)) {
   pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
   CHECK(child >= 0);
   if (child == 0) {
     is_copy = 1;
     alarm(10);
-    allocate_and_free_much();
+    act();
   } else if (!child_succeeded(child)) {
     fprintf(stderr, "in step %ld\n", steps);
     CHECK(!"the interrupted call goes on");
   }
+}
+
+static void be_busy_in_a_copy(void) {
+  if (!is_in_fast_path()) act_in_a_copy(allocate_and_free_much);
 }
 
 static long told, refused;
@@ -226,19 +229,7 @@ static void ask_library(void) {
   CHECK(errno == 777);
 }
 
-// In a copy of the process, which then goes on.
-static void ask_in_a_copy(void) {
-  pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
-  CHECK(child >= 0);
-  if (child == 0) {
-    is_copy = 1;
-    alarm(10);
-    ask_library();
-  } else if (!child_succeeded(child)) {
-    fprintf(stderr, "in step %ld\n", steps);
-    CHECK(!"the interrupted call goes on");
-  }
-}
+static void ask_in_a_copy(void) { act_in_a_copy(ask_library); }
 
 // --- What is interrupted -------------------------------------------------------------------------
 
