@@ -149,6 +149,9 @@ inline constexpr std::size_t kMaxHalves = kReturnBatch / 2;
 // Of pages that nobody has needed for so long, in milliseconds, this part is returned.
 inline constexpr std::uint32_t kAgeMs = 250;
 inline constexpr std::size_t kAgedPart = 2;
+// But no more at a time than so many in a millisecond, a quarter of a MiB: the kernel takes some 30
+// us for that.
+inline constexpr std::size_t kAgedPerMs = 32;
 // The kernel's huge pages. A heap asks for them when so many bytes are in use, since one that is
 // used in part is then a small fraction of it, most of them in large blocks, and this part of those
 // was freed and had been written to, in so many places each.

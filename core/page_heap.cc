@@ -38,7 +38,7 @@ void PageHeap::init(const Os& os, MetadataArena& arena, PageMap& map, const Opti
                                          : HugePages::kNothing;
   offers_ = options.release == Options::kOffer;
   const LockGuard guard(lock_, *this);
-  aged_ms_ = reused_ms_ = os.now_ms();
+  ticked_ms_ = aged_ms_ = reused_ms_ = os.now_ms();
 }
 
 // Calls take() under the lock until it is true; in between the heap grows, if take() says so. Where
@@ -278,7 +278,8 @@ void PageHeap::put_in_use_locked(Span* run, SpanState state) {
 // More is in use than before.
 void PageHeap::note_use_locked() {
   stats_.peak = std::max(stats_.peak, used_locked());
-  least_free_ = std::min(least_free_, committed_locked());
+  aged_ = std::min(aged_, committed_locked());
+  least_free_ = std::min(least_free_, committed_locked() - aged_);
   if (held_locked() <= soft_limit_) {
     pressed_ = PageCount{};
   } else if (used_locked() >= pressed_ + PageCount{pressed_.value / kPressurePart}) {

@@ -104,8 +104,9 @@ class PageHeap {
 
   // Returns all committed free runs to the OS; the number of bytes returned.
   std::size_t trim() MINITC_EXCLUDES(lock_);
-  // Returns part of what has been free for long. To be called now and then; `now_ms` as Os::now_ms.
-  // False if nothing was done, since it is less than kAgeMs since something was.
+  // Returns part of what has been free for long, as much as the time since the last call allows. To
+  // be called now and then; `now_ms` as Os::now_ms. False if it did not look for more of it, since
+  // it is less than kAgeMs since it did.
   bool age(std::uint32_t now_ms) MINITC_EXCLUDES(lock_);
   // If the user leaves it to the library: asks for huge pages if the heap is large and written to,
   // and for none if it has returned much in shorter pieces. To be called now and then.
@@ -138,7 +139,7 @@ class PageHeap {
   // Which free pages stay committed when others are returned.
   enum class Keep {
     kNothing,
-    kAged,    // but for what has been free for long
+    kAged,    // but for part of what has been free for long
     kBound,   // as many as there may be at any time
     kAtPeak,  // as many as there may be beside what is in use when that grows
   };
@@ -284,7 +285,7 @@ class PageHeap {
   bool give_back(void* start, std::size_t bytes) const {
     return (offers_ && os_->offer(start, bytes)) || os_->decommit(start, bytes);
   }
-  PageCount return_excess(Keep keep) MINITC_EXCLUDES(lock_);
+  PageCount return_excess(Keep keep, PageCount most = PageCount{SIZE_MAX}) MINITC_EXCLUDES(lock_);
   std::size_t begin_returns(Keep keep, PageCount done, PageCount& most, Span* (&runs)[kReturnBatch],
                             std::size_t& refused) MINITC_EXCLUDES(lock_);
   PageCount end_returns(Span* const* runs, std::size_t count, bool returned, Keep keep)
@@ -321,11 +322,12 @@ class PageHeap {
   PageCount reused_ MINITC_GUARDED_BY(lock_);             // free with memory, and taken, since…
   std::uint32_t reused_ms_ MINITC_GUARDED_BY(lock_) = 0;  // … then
   PageCount reused_before_ MINITC_GUARDED_BY(lock_);      // in the kReuseMs before
-  PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound since age(), and still is
-  PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, taken again lately
-  PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed since the last age()
-  PageCount aged_bound_ MINITC_GUARDED_BY(lock_);         // for kAged
-  std::uint32_t aged_ms_ MINITC_GUARDED_BY(lock_) = 0;    // when that was
+  PageCount given_back_ MINITC_GUARDED_BY(lock_);  // for the bound since aged_ms_, and still is
+  PageCount missed_ MINITC_GUARDED_BY(lock_);      // of those, taken again lately
+  PageCount aged_ MINITC_GUARDED_BY(lock_);        // free for long, and soon returned
+  PageCount least_free_ MINITC_GUARDED_BY(lock_);  // committed, but for those, since…
+  std::uint32_t aged_ms_ MINITC_GUARDED_BY(lock_) = 0;    // … then
+  std::uint32_t ticked_ms_ MINITC_GUARDED_BY(lock_) = 0;  // of the last age()
   std::atomic<std::uint8_t> round_{0};                    // see round()
   PageCount pressed_ MINITC_GUARDED_BY(lock_);            // in use when is_pressed_ was last set
   std::atomic<bool> is_pressed_{false};

@@ -28,7 +28,7 @@ PageCount PageHeap::own_bound_locked(Keep keep) const {
     case Keep::kNothing:
       return PageCount{};
     case Keep::kAged:
-      return aged_bound_;
+      return committed_locked() - std::min(aged_, committed_locked());
     case Keep::kBound: {
       if (fixed_bound_ != PageCount{}) return fixed_bound_;
       const PageCount least = PageCount::of_bytes(kMinFreeBound);
@@ -113,6 +113,7 @@ void PageHeap::begin_return_locked(Span* run) {
   run->become(SpanState::kReturning);
   run->returned_by() = this_holder();
   returning_ += run->length;
+  aged_ -= std::min(aged_, run->length);
   returning_runs_.push(run);
 }
 
@@ -141,6 +142,8 @@ void PageHeap::end_return_locked(Span* run, bool returned) {
 }
 
 bool PageHeap::age(std::uint32_t now_ms) {
+  bool is_time;
+  PageCount most;
   {
     const LockGuard guard(lock_, *this);
     if (have_passed(kReuseMs, reused_ms_, now_ms)) {
@@ -148,18 +151,23 @@ bool PageHeap::age(std::uint32_t now_ms) {
       reused_ = PageCount{};
       reused_ms_ = now_ms;
     }
-    if (!have_passed(kAgeMs, aged_ms_, now_ms)) return false;
-    aged_ms_ = now_ms;
-    round_.store(static_cast<std::uint8_t>(round() + 1), std::memory_order_relaxed);
-    const PageCount idle{std::min(least_free_, committed_locked()).value / kAgedPart};
-    missed_ -= std::min(missed_, idle);
-    given_back_ = PageCount{};
-    least_free_ = committed_locked() - idle;
-    if (idle == PageCount{} || fixed_bound_ != PageCount{}) return true;
-    aged_bound_ = least_free_;
+    aged_ = std::min(aged_, committed_locked());
+    is_time = have_passed(kAgeMs, aged_ms_, now_ms);
+    if (is_time) {
+      aged_ms_ = now_ms;
+      round_.store(static_cast<std::uint8_t>(round() + 1), std::memory_order_relaxed);
+      const PageCount idle{std::min(least_free_, committed_locked() - aged_).value / kAgedPart};
+      missed_ -= std::min(missed_, idle);
+      given_back_ = PageCount{};
+      if (fixed_bound_ == PageCount{}) aged_ += idle;
+      least_free_ = committed_locked() - aged_;
+    }
+    most = PageCount{(now_ms - ticked_ms_) * kAgedPerMs};
+    ticked_ms_ = now_ms;
+    if (aged_ == PageCount{}) return is_time;
   }
-  return_excess(Keep::kAged);
-  return true;
+  return_excess(Keep::kAged, most);
+  return is_time;
 }
 
 std::size_t PageHeap::return_inside(char* begin, const char* end) {
@@ -175,12 +183,12 @@ std::size_t PageHeap::return_inside(char* begin, const char* end) {
   return bytes;
 }
 
-// Returns the longest runs, a few at a time, until the bound holds. What other threads free
-// meanwhile is theirs to return. Runs that the OS refuses are set aside until the end, or they
-// would be the longest again and keep all others: the program may have locked a page and freed it.
-PageCount PageHeap::return_excess(Keep keep) {
+// Returns the longest runs, a few at a time, until the bound holds or `most` are returned. What
+// other threads free meanwhile is theirs to return. Runs that the OS refuses are set aside until
+// the end, or they would be the longest again and keep all others: the program may have locked a
+// page and freed it.
+PageCount PageHeap::return_excess(Keep keep, PageCount most) {
   PageCount done;
-  PageCount most{SIZE_MAX};
   Span* runs[kReturnBatch];
   std::size_t refused = 0;  // the first of them
   for (;;) {
@@ -197,7 +205,7 @@ PageCount PageHeap::return_excess(Keep keep) {
 
 // Adds to `runs`, of which the OS has refused the first. Of those, long ones come again by halves,
 // but not so many that other runs would find no place; `refused` are left. `done` pages have been
-// returned of `most`, which the first call sets. How many runs there are.
+// returned of `most`, which is no more than were committed at first. How many runs there are.
 std::size_t PageHeap::begin_returns(Keep keep, PageCount done, PageCount& most,
                                     Span* (&runs)[kReturnBatch], std::size_t& refused) {
   arena_->refill_if_low();
@@ -220,7 +228,9 @@ std::size_t PageHeap::begin_returns(Keep keep, PageCount done, PageCount& most,
   const std::size_t slack_part = keep == Keep::kBound ? kReturnSlackPart : SIZE_MAX;
   while (count < kReturnBatch && done < most) {
     const PageCount bound = bound_locked(keep);
-    runs[count] = take_excess_locked(bound - PageCount{bound.value / slack_part}, keep);
+    const PageCount beyond = committed_locked() - std::min(committed_locked(), most - done);
+    const PageCount kept = std::max(bound - PageCount{bound.value / slack_part}, beyond);
+    runs[count] = take_excess_locked(kept, keep);
     if (runs[count] == nullptr) break;
     done += runs[count++]->length;
   }

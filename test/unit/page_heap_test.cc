@@ -1143,7 +1143,7 @@ TEST_CASE("page heap: what one piece has turned over and over is no more than it
   CHECK(p.adds_up());
 }
 
-TEST_CASE("page heap: what nobody has needed for a while goes back by halves") {
+TEST_CASE("page heap: what nobody has needed for a while goes back by halves, bit by bit") {
   Pages p;
   constexpr std::size_t kIdle = 2048;
   const auto r = row(p, {kIdle, 1, 300, 1});
@@ -1155,16 +1155,20 @@ TEST_CASE("page heap: what nobody has needed for a while goes back by halves") {
   CHECK(free_pages(p) == kIdle + 300);
   p.heap.age(now += kAgeMs - 1);
   CHECK(free_pages(p) == kIdle + 300);
-  p.heap.age(now += 1);
-  CHECK(free_pages(p) <= (kIdle + 300) / 2);
-  CHECK(free_pages(p) > (kIdle + 300) / 2 - 256);
+  p.heap.age(now += 1);  // no more at a time than the time since the last call allows
+  CHECK(free_pages(p) == kIdle + 300 - kAgedPerMs);
+  p.heap.age(now += 2);
+  CHECK(free_pages(p) == kIdle + 300 - 3 * kAgedPerMs);
+  p.heap.age(now += kAgeMs - 4);
+  CHECK(free_pages(p) == (kIdle + 300) / 2);
 
   // What was needed in between stays.
   const std::size_t before = free_pages(p);
   Span* const span = p.large(before - 100);
   REQUIRE(span != nullptr);
   p.release(span);
-  p.heap.age(now += kAgeMs);
+  p.heap.age(now += 1);
+  p.heap.age(now += kAgeMs - 1);
   CHECK(free_pages(p) >= before - 60);
   for (int i = 0; i < 20; ++i) p.heap.age(now += kAgeMs);
   CHECK(free_pages(p) <= 1);
