@@ -19,7 +19,7 @@ inline const char* parse_digits(const char* s, std::size_t& value) {
   return s == digits ? nullptr : s;
 }
 
-// What does not fit is cut off; the caller's line stays one line.
+// What does not fit is cut off, which shows at the end of a line; the caller's line stays one line.
 class Text {
  public:
   Text& operator<<(const char* s) {
@@ -37,7 +37,10 @@ class Text {
   }
   // Ends the line; there is always room for that.
   Text& end_line() {
-    if (length_ == kCapacity) --length_;
+    if (length_ == kCapacity) {
+      length_ -= sizeof("...");
+      *this << "...";
+    }
     put('\n');
     return *this;
   }

@@ -50,7 +50,7 @@ TEST_CASE("text: what does not fit is cut off") {
   CHECK(string_of(text) == all.substr(0, capacity));
 }
 
-TEST_CASE("text: there is always room for the end of the line") {
+TEST_CASE("text: there is always room for the end of the line, and what was cut off shows") {
   Text text;
   text << "ab";
   CHECK(string_of(text.end_line()) == "ab\n");
@@ -58,7 +58,7 @@ TEST_CASE("text: there is always room for the end of the line") {
   const std::size_t capacity = text.size();
   text.end_line();
   CHECK(text.size() == capacity);
-  CHECK(string_of(text) == "ab\n" + std::string(capacity - 4, 'x') + "\n");
+  CHECK(string_of(text) == "ab\n" + std::string(capacity - 7, 'x') + "...\n");
 }
 
 TEST_CASE("text: a column that reaches beyond the end stops there") {
