@@ -14,7 +14,8 @@ def debug(run_plain, build, lib):
               f"set environment LD_PRELOAD {lib}", *commands]
     words = [word for command in script for word in ("-ex", command)]
     result = run_plain(["gdb", "-nx", "-batch", *words, "--args", build / "preload" / "observed",
-                        "stop"], timeout=120)
+                        "stop"], {"LD_PRELOAD": build / "preload" / "lib_extended_state.so"},
+                       timeout=120)
     assert "done\n" in result.stdout and "exited normally" in result.stdout, (
         result.stdout + result.stderr)
     return result
