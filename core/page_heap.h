@@ -322,10 +322,10 @@ class PageHeap {
   PageCount reused_ MINITC_GUARDED_BY(lock_);             // free with memory, and taken, since…
   std::uint32_t reused_ms_ MINITC_GUARDED_BY(lock_) = 0;  // … then
   PageCount reused_before_ MINITC_GUARDED_BY(lock_);      // in the kReuseMs before
-  PageCount given_back_ MINITC_GUARDED_BY(lock_);  // for the bound since aged_ms_, and still is
-  PageCount missed_ MINITC_GUARDED_BY(lock_);      // of those, taken again lately
-  PageCount aged_ MINITC_GUARDED_BY(lock_);        // free for long, and soon returned
-  PageCount least_free_ MINITC_GUARDED_BY(lock_);  // committed, but for those, since…
+  PageCount given_back_ MINITC_GUARDED_BY(lock_);         // for the bound since aged_ms_, still is
+  PageCount missed_ MINITC_GUARDED_BY(lock_);             // of those, taken again lately
+  PageCount aged_ MINITC_GUARDED_BY(lock_);               // free for long, and soon returned
+  PageCount least_free_ MINITC_GUARDED_BY(lock_);         // committed, but for those, since…
   std::uint32_t aged_ms_ MINITC_GUARDED_BY(lock_) = 0;    // … then
   std::uint32_t ticked_ms_ MINITC_GUARDED_BY(lock_) = 0;  // of the last age()
   std::atomic<std::uint8_t> round_{0};                    // see round()

@@ -162,6 +162,7 @@ bool PageHeap::age(std::uint32_t now_ms) {
       if (fixed_bound_ == PageCount{}) aged_ += idle;
       least_free_ = committed_locked() - aged_;
     }
+    if (!have_passed(1, ticked_ms_, now_ms)) return is_time;
     most = PageCount{(now_ms - ticked_ms_) * kAgedPerMs};
     ticked_ms_ = now_ms;
     if (aged_ == PageCount{}) return is_time;

@@ -1157,6 +1157,8 @@ TEST_CASE("page heap: what nobody has needed for a while goes back by halves, bi
   CHECK(free_pages(p) == kIdle + 300);
   p.heap.age(now += 1);  // no more at a time than the time since the last call allows
   CHECK(free_pages(p) == kIdle + 300 - kAgedPerMs);
+  p.heap.age(now - 10);  // by a thread that was held up
+  CHECK(free_pages(p) == kIdle + 300 - kAgedPerMs);
   p.heap.age(now += 2);
   CHECK(free_pages(p) == kIdle + 300 - 3 * kAgedPerMs);
   p.heap.age(now += kAgeMs - 4);
